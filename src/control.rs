@@ -1,0 +1,1 @@
+//! The single door to a run, for people and workers.

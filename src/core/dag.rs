@@ -1,0 +1,542 @@
+//! What should run: [`Dag`], its tasks and the order among them. Acyclic by construction.
+//!
+//! After this there are no optional settings with hidden defaults and no text to interpret: the DAG bag
+//! has filled every gap. A task's own settings ([`Task::spec`]) stay closed here; its kind reads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::ids::{DagHash, DagId, PoolName, QueueName, TaskId};
+use super::state::spelled;
+
+/// The most tasks a DAG may have.
+pub const TASKS_MAX: usize = 100_000;
+/// The most instances one mapped task may have.
+pub const MAPPED_MAX: u32 = 100_000;
+
+/// A task's place in [`Dag::tasks`].
+pub type TaskIx = usize;
+
+spelled! {
+    /// When a task runs, judged on its direct upstreams.
+    TriggerRule {
+        /// Every upstream succeeded.
+        AllSuccess = "all_success",
+        /// Every upstream failed.
+        AllFailed = "all_failed",
+        /// Every upstream is final.
+        AllDone = "all_done",
+        /// Every upstream was skipped.
+        AllSkipped = "all_skipped",
+        /// One upstream succeeded; does not wait for the others.
+        OneSuccess = "one_success",
+        /// One upstream failed; does not wait for the others.
+        OneFailed = "one_failed",
+        /// One upstream succeeded or failed; does not wait for the others.
+        OneDone = "one_done",
+        /// Every upstream succeeded or was skipped.
+        NoneFailed = "none_failed",
+        /// Every upstream succeeded or was skipped, and one succeeded.
+        NoneFailedMinOneSuccess = "none_failed_min_one_success",
+        /// Every upstream is final and none was skipped.
+        NoneSkipped = "none_skipped",
+        /// Every upstream is final, none was skipped, one succeeded.
+        AllDoneMinOneSuccess = "all_done_min_one_success",
+        /// At once.
+        Always = "always",
+    }
+}
+
+spelled! {
+    /// How a task's priority grows from its place in the DAG.
+    WeightRule {
+        /// Its own weight plus those of all its descendants.
+        Downstream = "downstream",
+        /// Its own weight plus those of all its ancestors.
+        Upstream = "upstream",
+        /// Its own weight.
+        Absolute = "absolute",
+    }
+}
+
+spelled! {
+    /// What happens to a new run when the DAG's active runs are at their limit.
+    Overlap {
+        /// It waits.
+        Queue = "queue",
+        /// It is not created.
+        Skip = "skip",
+        /// It takes the place of the oldest, which is cancelled.
+        Replace = "replace",
+    }
+}
+
+/// When and how often a failed attempt is followed by another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts after the first.
+    pub retries: u32,
+    /// The wait after the first failed attempt.
+    pub delay: Duration,
+    /// The factor from one wait to the next; 0 is a constant wait without jitter.
+    pub exponential_backoff: f64,
+    /// No wait is longer.
+    pub delay_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            retries: 0,
+            delay: Duration::from_secs(300),
+            exponential_backoff: 0.0,
+            delay_max: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// Dynamic mapping: one instance for each element of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expand {
+    /// A list written in the file: its length.
+    Fixed(u32),
+    /// The list that an upstream's attempt left under `key`.
+    Output {
+        /// The upstream; always among the task's direct upstreams.
+        task: TaskIx,
+        /// The name of the output.
+        key: String,
+    },
+}
+
+/// One task of a DAG.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its name; with its groups' names in front.
+    pub id: TaskId,
+    /// The kind of work, for instance `transform`.
+    pub kind: Arc<str>,
+    /// The kind's own settings as JSON text, closed to this floor.
+    pub spec: Arc<str>,
+    /// When it runs.
+    pub trigger_rule: TriggerRule,
+    /// A template expression that the worker judges before the work; false skips the task.
+    pub when: Option<Arc<str>>,
+    /// Whether the kind chooses among its direct downstreams (`branch`, `short_circuit`).
+    pub retry: RetryPolicy,
+    /// The longest one attempt may take.
+    pub execution_timeout: Option<Duration>,
+    /// Where its slots come from.
+    pub pool: PoolName,
+    /// How many slots one instance holds.
+    pub pool_slots: u32,
+    /// Its own weight.
+    pub priority_weight: i32,
+    /// How its priority grows from its place.
+    pub weight_rule: WeightRule,
+    /// Which workers may take it.
+    pub queue: QueueName,
+    /// The same task in the run before must be `success` or `skipped`.
+    pub depends_on_past: bool,
+    /// As `depends_on_past`, and also the direct downstreams of that task.
+    pub wait_for_downstream: bool,
+    /// Running instances at once over all runs.
+    pub max_active_tis_per_dag: Option<u32>,
+    /// Running instances at once within one run.
+    pub max_active_tis_per_dagrun: Option<u32>,
+    /// One instance per element of a list.
+    pub expand: Option<Expand>,
+    /// Prepares what others need; see `teardown_for`.
+    pub setup: bool,
+    /// The setups that this task cleans up after; empty for a task that is no teardown.
+    pub teardown_for: Vec<TaskIx>,
+    /// Names of assets read and written, for lineage.
+    pub inlets: Vec<Arc<str>>,
+    /// Names of assets written.
+    pub outlets: Vec<Arc<str>>,
+    /// Alert routes; empty means those of the DAG.
+    pub alerts: Vec<Arc<str>>,
+    /// The settings all kinds share but this floor does not judge (`env`, `retry_on`, the elements of
+    /// `expand`, `doc_md`), as JSON text for the worker.
+    pub extra: Arc<str>,
+}
+
+impl Task {
+    /// A task with every default, as a DAG file that says only `id` and `type` means it.
+    #[must_use]
+    pub fn new(id: TaskId, kind: &str) -> Self {
+        Self {
+            id,
+            kind: kind.into(),
+            spec: "{}".into(),
+            trigger_rule: TriggerRule::AllSuccess,
+            when: None,
+            retry: RetryPolicy::default(),
+            execution_timeout: None,
+            pool: PoolName::parse(DEFAULT_POOL).expect("the constant is a valid name"),
+            pool_slots: 1,
+            priority_weight: 1,
+            weight_rule: WeightRule::Downstream,
+            queue: QueueName::parse(DEFAULT_QUEUE).expect("the constant is a valid name"),
+            depends_on_past: false,
+            wait_for_downstream: false,
+            max_active_tis_per_dag: None,
+            max_active_tis_per_dagrun: None,
+            expand: None,
+            setup: false,
+            teardown_for: Vec::new(),
+            inlets: Vec::new(),
+            outlets: Vec::new(),
+            alerts: Vec::new(),
+            extra: "{}".into(),
+        }
+    }
+
+    /// Whether it cleans up after setups.
+    #[must_use]
+    pub fn is_teardown(&self) -> bool {
+        !self.teardown_for.is_empty()
+    }
+}
+
+/// The pool of tasks that name none. It has no limit unless one is set.
+pub const DEFAULT_POOL: &str = "default_pool";
+/// The queue of tasks that name none.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// Why one task comes after another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Because {
+    /// The author said so in `depends_on`.
+    Declared,
+    /// It reads this dataset, which the other writes.
+    Data(Arc<str>),
+    /// Its `expand` or a template reads the other's outputs.
+    Outputs,
+    /// It is the other's teardown.
+    Teardown,
+}
+
+/// One edge: `downstream` comes after `upstream`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// Comes first.
+    pub upstream: TaskIx,
+    /// Comes after it.
+    pub downstream: TaskIx,
+    /// Why.
+    pub because: Because,
+}
+
+/// Settings of the whole DAG. Texts for people (`description`, `doc_md`, …) stay in the DAG's source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DagSettings {
+    /// Runs at once.
+    pub max_active_runs: u32,
+    /// Beyond it.
+    pub overlap: Overlap,
+    /// Running tasks of one run at once.
+    pub max_active_tasks: u32,
+    /// From the run's start; the run fails, its unfinished tasks are skipped.
+    pub dagrun_timeout: Option<Duration>,
+    /// The first failed task fails the run.
+    pub fail_fast: bool,
+    /// Failed runs in a row after which the DAG is paused; 0 is never.
+    pub max_consecutive_failed_dag_runs: u32,
+    /// Alert routes; empty means the default route.
+    pub alerts: Vec<Arc<str>>,
+}
+
+impl Default for DagSettings {
+    fn default() -> Self {
+        Self {
+            max_active_runs: 16,
+            overlap: Overlap::Queue,
+            max_active_tasks: 16,
+            dagrun_timeout: None,
+            fail_fast: false,
+            max_consecutive_failed_dag_runs: 0,
+            alerts: Vec::new(),
+        }
+    }
+}
+
+/// What is wrong with a set of tasks and edges.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DagError {
+    /// Tasks that come after themselves, in order, the first repeated at the end.
+    #[error("these tasks wait for each other: {}", path.iter().map(ToString::to_string).collect::<Vec<_>>().join(" -> "))]
+    Cycle {
+        /// The round trip.
+        path: Vec<TaskId>,
+    },
+    /// Two tasks of one name.
+    #[error("two tasks are called `{0}`")]
+    Duplicate(TaskId),
+    /// More tasks than [`TASKS_MAX`].
+    #[error("a DAG may have at most {TASKS_MAX} tasks, this one has {0}")]
+    TooMany(usize),
+}
+
+/// What should run. Immutable; a run is pinned to one by its [`DagHash`].
+#[derive(Debug, Clone)]
+pub struct Dag {
+    /// Its name.
+    pub id: DagId,
+    /// The hash of the text it was made from.
+    pub hash: DagHash,
+    /// Settings of the whole.
+    pub settings: DagSettings,
+    tasks: Vec<Task>,
+    by_id: BTreeMap<TaskId, TaskIx>,
+    edges: Vec<Edge>,
+    upstream: Vec<Vec<TaskIx>>,
+    downstream: Vec<Vec<TaskIx>>,
+    topological: Vec<TaskIx>,
+    priority: Vec<i64>,
+}
+
+impl Dag {
+    /// Puts tasks in order. Edges may repeat, for several reasons; teardown edges are added here.
+    ///
+    /// # Errors
+    /// [`DagError`]: a cycle with its path, a name used twice, or too many tasks.
+    ///
+    /// # Panics
+    /// If an edge names a task that is not there: the caller resolves names.
+    pub fn new(
+        id: DagId,
+        hash: DagHash,
+        settings: DagSettings,
+        tasks: Vec<Task>,
+        mut edges: Vec<Edge>,
+    ) -> Result<Self, DagError> {
+        if tasks.len() > TASKS_MAX {
+            return Err(DagError::TooMany(tasks.len()));
+        }
+        let mut by_id = BTreeMap::new();
+        for (ix, task) in tasks.iter().enumerate() {
+            if by_id.insert(task.id.clone(), ix).is_some() {
+                return Err(DagError::Duplicate(task.id.clone()));
+            }
+            for &setup in &task.teardown_for {
+                edges.push(Edge { upstream: setup, downstream: ix, because: Because::Teardown });
+            }
+        }
+        edges.sort_by(|a, b| (a.upstream, a.downstream, &a.because).cmp(&(b.upstream, b.downstream, &b.because)));
+        edges.dedup();
+        let mut upstream = vec![Vec::new(); tasks.len()];
+        let mut downstream = vec![Vec::new(); tasks.len()];
+        let pairs: BTreeSet<_> = edges.iter().map(|e| (e.upstream, e.downstream)).collect();
+        let mut graph = DiGraph::<(), (), usize>::default();
+        for _ in &tasks {
+            graph.add_node(());
+        }
+        for &(up, down) in &pairs {
+            assert!(up < tasks.len() && down < tasks.len(), "edge {up} -> {down} of {} tasks", tasks.len());
+            graph.add_edge(NodeIndex::new(up), NodeIndex::new(down), ());
+            downstream[up].push(down);
+            upstream[down].push(up);
+        }
+        let topological = topological_order(&upstream, &downstream)
+            .ok_or_else(|| DagError::Cycle { path: cycle_path(&graph, &tasks) })?;
+        let priority = priorities(&tasks, &upstream, &downstream);
+        Ok(Self { id, hash, settings, tasks, by_id, edges, upstream, downstream, topological, priority })
+    }
+
+    /// All tasks, in the order of the file.
+    #[must_use]
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// The task at `ix`.
+    #[must_use]
+    pub fn task(&self, ix: TaskIx) -> &Task {
+        &self.tasks[ix]
+    }
+
+    /// Where the task called `id` stands.
+    #[must_use]
+    pub fn find(&self, id: &TaskId) -> Option<TaskIx> {
+        self.by_id.get(id).copied()
+    }
+
+    /// All edges with their reasons, sorted by upstream, then downstream.
+    #[must_use]
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// Direct upstreams of `ix`, each once, in ascending order.
+    #[must_use]
+    pub fn upstream(&self, ix: TaskIx) -> &[TaskIx] {
+        &self.upstream[ix]
+    }
+
+    /// Direct downstreams of `ix`, each once, in ascending order.
+    #[must_use]
+    pub fn downstream(&self, ix: TaskIx) -> &[TaskIx] {
+        &self.downstream[ix]
+    }
+
+    /// Every task after all its upstreams; ties in the order of the file.
+    #[must_use]
+    pub fn topological(&self) -> &[TaskIx] {
+        &self.topological
+    }
+
+    /// The priority that follows from `priority_weight` and `weight_rule`; greater goes first.
+    #[must_use]
+    pub fn priority(&self, ix: TaskIx) -> i64 {
+        self.priority[ix]
+    }
+
+    /// All tasks that come after `ix`, directly or not, without `ix`.
+    #[must_use]
+    pub fn descendants(&self, ix: TaskIx) -> BTreeSet<TaskIx> {
+        reach(ix, &self.downstream)
+    }
+
+    /// All tasks that come before `ix`, directly or not, without `ix`.
+    #[must_use]
+    pub fn ancestors(&self, ix: TaskIx) -> BTreeSet<TaskIx> {
+        reach(ix, &self.upstream)
+    }
+
+    /// Whether the outcome of `ix` decides the run's: no downstream but teardowns, and itself none.
+    #[must_use]
+    pub fn is_leaf(&self, ix: TaskIx) -> bool {
+        !self.tasks[ix].is_teardown()
+            && self.downstream[ix].iter().all(|&down| self.tasks[down].is_teardown())
+    }
+}
+
+fn reach(from: TaskIx, next: &[Vec<TaskIx>]) -> BTreeSet<TaskIx> {
+    let mut seen = BTreeSet::new();
+    let mut todo: Vec<TaskIx> = next[from].clone();
+    while let Some(ix) = todo.pop() {
+        if seen.insert(ix) {
+            todo.extend(&next[ix]);
+        }
+    }
+    seen
+}
+
+fn topological_order(upstream: &[Vec<TaskIx>], downstream: &[Vec<TaskIx>]) -> Option<Vec<TaskIx>> {
+    let mut missing: Vec<usize> = upstream.iter().map(Vec::len).collect();
+    let mut ready: std::collections::BinaryHeap<_> =
+        (0..missing.len()).filter(|&ix| missing[ix] == 0).map(std::cmp::Reverse).collect();
+    let mut order = Vec::with_capacity(missing.len());
+    while let Some(std::cmp::Reverse(ix)) = ready.pop() {
+        order.push(ix);
+        for &down in &downstream[ix] {
+            missing[down] -= 1;
+            if missing[down] == 0 {
+                ready.push(std::cmp::Reverse(down));
+            }
+        }
+    }
+    (order.len() == missing.len()).then_some(order)
+}
+
+/// One round trip inside a strongly connected component that has one.
+fn cycle_path(graph: &DiGraph<(), (), usize>, tasks: &[Task]) -> Vec<TaskId> {
+    let name = |n: NodeIndex<usize>| tasks[n.index()].id.clone();
+    for component in petgraph::algo::tarjan_scc(graph) {
+        let members: BTreeSet<_> = component.iter().copied().collect();
+        let Some(&start) = members.first() else { continue };
+        let inside = |n: NodeIndex<usize>| {
+            let mut next: Vec<_> = graph.neighbors(n).filter(|m| members.contains(m)).collect();
+            next.sort_unstable();
+            next
+        };
+        if members.len() == 1 && inside(start).is_empty() {
+            continue;
+        }
+        let mut path = vec![start];
+        let mut seen = BTreeSet::from([start]);
+        loop {
+            let here = path[path.len() - 1];
+            let next = inside(here);
+            if let Some(&again) = next.iter().find(|n| seen.contains(n)) {
+                let begin = path.iter().position(|&n| n == again).expect("it was seen on the path");
+                let mut names: Vec<_> = path[begin..].iter().map(|&n| name(n)).collect();
+                names.push(name(again));
+                return names;
+            }
+            let step = next[0];
+            seen.insert(step);
+            path.push(step);
+        }
+    }
+    unreachable_cycle(tasks)
+}
+
+/// Only a graph without a topological order asks for its cycle.
+fn unreachable_cycle(tasks: &[Task]) -> Vec<TaskId> {
+    panic!("no cycle among {} tasks that have no order", tasks.len())
+}
+
+/// Beyond this many tasks, summing descendants would cost more than the ordering is worth; the longest
+/// path to an end takes its place.
+const EXACT_PRIORITY_TASKS_MAX: usize = 5_000;
+
+fn priorities(tasks: &[Task], upstream: &[Vec<TaskIx>], downstream: &[Vec<TaskIx>]) -> Vec<i64> {
+    let own = |ix: TaskIx| i64::from(tasks[ix].priority_weight);
+    let sum = |ix: TaskIx, next: &[Vec<TaskIx>]| {
+        if tasks.len() > EXACT_PRIORITY_TASKS_MAX {
+            return own(ix);
+        }
+        reach(ix, next).into_iter().map(own).sum::<i64>() + own(ix)
+    };
+    (0..tasks.len())
+        .map(|ix| match tasks[ix].weight_rule {
+            WeightRule::Absolute => own(ix),
+            WeightRule::Downstream => sum(ix, downstream),
+            WeightRule::Upstream => sum(ix, upstream),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dag(names: &[&str], edges: &[(usize, usize)]) -> Result<Dag, DagError> {
+        let tasks = names
+            .iter()
+            .map(|n| Task::new(TaskId::parse(n).expect("a valid name"), "bash"))
+            .collect();
+        let edges = edges
+            .iter()
+            .map(|&(upstream, downstream)| Edge { upstream, downstream, because: Because::Declared })
+            .collect();
+        Dag::new(
+            DagId::parse("d").expect("a valid name"),
+            DagHash("0".into()),
+            DagSettings::default(),
+            tasks,
+            edges,
+        )
+    }
+
+    #[test]
+    fn a_cycle_is_refused_with_its_path() {
+        let error = dag(&["a", "b", "c", "d"], &[(0, 1), (1, 2), (2, 1), (2, 3)]).unwrap_err();
+        assert_eq!(error.to_string(), "these tasks wait for each other: b -> c -> b");
+        let error = dag(&["a"], &[(0, 0)]).unwrap_err();
+        assert_eq!(error.to_string(), "these tasks wait for each other: a -> a");
+    }
+
+    #[test]
+    fn order_and_priority_follow_the_edges() {
+        let dag = dag(&["c", "b", "a"], &[(2, 1), (1, 0)]).expect("no cycle");
+        assert_eq!(dag.topological(), [2, 1, 0]);
+        assert_eq!([dag.priority(2), dag.priority(1), dag.priority(0)], [3, 2, 1]);
+        assert!(dag.is_leaf(0) && !dag.is_leaf(1));
+    }
+}

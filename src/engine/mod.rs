@@ -1,0 +1,1 @@
+//! Drives runs: collects what happened, steps, commits, hands claims to the worker.

@@ -1,0 +1,1 @@
+//! Numerics of segmentation, pure: matrices in, labels and figures out.

@@ -1,0 +1,1 @@
+//! Run state in SQL, and only here: SQLite and Postgres from one text.

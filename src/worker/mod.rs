@@ -1,0 +1,1 @@
+//! Runs claimed task instances: render, run with a timeout, report.
