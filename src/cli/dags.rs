@@ -132,7 +132,7 @@ fn show(file: &DagFile, output: Output) {
                     "retries": task.retry.retries,
                     "pool": task.pool.as_str(),
                     "upstream": upstream(dag, ix).map(|edge| json!({
-                        "task_id": dag.task(edge.upstream).id.as_str(), "because": because(&edge.because),
+                        "task_id": dag.task(edge.upstream).id.as_str(), "because": implied(&edge.because).unwrap_or_else(|| "declared".to_owned())
                     })).collect::<Vec<_>>(),
                 })
             })
@@ -148,9 +148,9 @@ fn show(file: &DagFile, output: Output) {
     for &ix in dag.topological() {
         let task = dag.task(ix);
         let after: Vec<String> = upstream(dag, ix)
-            .map(|edge| match edge.because {
-                Because::Declared => dag.task(edge.upstream).id.to_string(),
-                _ => format!("{} ({})", dag.task(edge.upstream).id, because(&edge.because)),
+            .map(|edge| match implied(&edge.because) {
+                None => dag.task(edge.upstream).id.to_string(),
+                Some(why) => format!("{} ({why})", dag.task(edge.upstream).id),
             })
             .collect();
         rows.add_row([
@@ -168,12 +168,13 @@ fn upstream(dag: &Dag, ix: TaskIx) -> impl Iterator<Item = &Edge> {
     dag.edges().iter().filter(move |edge| edge.downstream == ix)
 }
 
-fn because(why: &Because) -> String {
+/// Why one task comes after another though nobody declared it.
+fn implied(why: &Because) -> Option<String> {
     match why {
-        Because::Declared => "declared".to_owned(),
-        Because::Data(name) => format!("reads {name}"),
-        Because::Outputs => "reads its outputs".to_owned(),
-        Because::Teardown => "cleans up after it".to_owned(),
+        Because::Declared => None,
+        Because::Data(name) => Some(format!("reads {name}")),
+        Because::Outputs => Some("reads its outputs".to_owned()),
+        Because::Teardown => Some("cleans up after it".to_owned()),
     }
 }
 
@@ -223,9 +224,9 @@ fn dot(dag: &Dag) -> String {
     }
     for edge in dag.edges() {
         let (up, down) = (&dag.task(edge.upstream).id, &dag.task(edge.downstream).id);
-        let style = match &edge.because {
-            Because::Declared => String::new(),
-            why => format!(" [style=dashed, label=\"{}\"]", because(why)),
+        let style = match implied(&edge.because) {
+            None => String::new(),
+            Some(why) => format!(" [style=dashed, label=\"{why}\"]"),
         };
         writeln!(text, "  \"{up}\" -> \"{down}\"{style};").expect("a string takes all");
     }
@@ -239,9 +240,9 @@ fn mermaid(dag: &Dag) -> String {
         writeln!(text, "  t{ix}[\"{} ({})\"]", task.id, task.kind).expect("a string takes all");
     }
     for edge in dag.edges() {
-        let arrow = match &edge.because {
-            Because::Declared => "-->".to_owned(),
-            why => format!("-. {} .->", because(why)),
+        let arrow = match implied(&edge.because) {
+            None => "-->".to_owned(),
+            Some(why) => format!("-. {why} .->"),
         };
         writeln!(text, "  t{} {arrow} t{}", edge.upstream, edge.downstream).expect("a string takes all");
     }

@@ -78,13 +78,13 @@ pub(super) struct Drafts<'a> {
 pub(super) fn canonical(
     node: &mut Node,
     aliases: &[(&str, &str)],
-    own: &[&str],
+    own: &[String],
     problems: &mut Vec<Problem>,
 ) {
     let Tree::Mapping(entries) = &mut node.tree else { return };
     for place in 0..entries.len() {
         let name = &entries[place].0.name;
-        if own.contains(&name.as_str()) {
+        if own.contains(name) {
             continue;
         }
         let Some((alias, word)) = aliases.iter().find(|(alias, _)| alias == name) else { continue };
@@ -151,18 +151,15 @@ impl<'a> Drafts<'a> {
         let mut shape = Shape::new(&SCHEMAS, &subject, &[]);
         let read = shape.read(node, &SCHEMAS.common);
         let blamed = self.take(shape);
-        match read {
-            Value::Object(mut map) => {
-                map.retain(|key, _| !blamed.contains(key));
-                map
-            }
-            _ => Map::new(),
-        }
+        let Value::Object(mut map) = read else { return Map::new() };
+        map.retain(|key, _| !blamed.contains(key));
+        map
     }
 
     fn group(&mut self, node: &mut Node, prefix: &str, defaults: &Map<String, Value>) {
-        let own = Node { tree: without(node, &["tasks", "task_groups", "default_args"]), ..node.clone() };
-        let mut shape = Shape::new(&SCHEMAS, "task group: ", &["tasks", "task_groups", "default_args"]);
+        let parts = ["tasks", "task_groups", "default_args"].map(str::to_owned);
+        let own = Node { tree: without(node, &parts), ..node.clone() };
+        let mut shape = Shape::new(&SCHEMAS, "task group: ", &parts);
         let mut read = shape.read(&own, &SCHEMAS.group);
         let blamed = self.take(shape);
         if own.get("id").is_none() || blamed.contains("id") {
@@ -198,10 +195,8 @@ impl<'a> Drafts<'a> {
         let word =
             ["type", "operator", "kind"].iter().find_map(|key| node.get(key)?.text()).map(str::to_owned);
         let kind = word.as_deref().and_then(tasks::find);
-        let own_keys: Vec<&str> = kind.map_or(Vec::new(), |kind| {
-            SCHEMAS.properties(&SCHEMAS.kinds[kind.name]).into_iter().map(|(name, _)| name).collect()
-        });
-        canonical(node, TASK_ALIASES, &own_keys, &mut self.problems);
+        let own_keys = kind.map_or(&[][..], |kind| SCHEMAS.keys_of(kind.name));
+        canonical(node, TASK_ALIASES, own_keys, &mut self.problems);
         let reading = Reading::new(node, (self.source, self.params), kind, own_keys, prefix, place);
         let (draft, problems) = reading.read(defaults);
         self.problems.extend(problems);
@@ -209,9 +204,9 @@ impl<'a> Drafts<'a> {
     }
 }
 
-fn without(node: &Node, keys: &[&str]) -> Tree {
+fn without(node: &Node, keys: &[String]) -> Tree {
     let kept = |entries: &[(Key, Node)]| {
-        entries.iter().filter(|(key, _)| !keys.contains(&key.name.as_str())).cloned().collect()
+        entries.iter().filter(|(key, _)| !keys.contains(&key.name)).cloned().collect()
     };
     match &node.tree {
         Tree::Mapping(entries) => Tree::Mapping(kept(entries)),

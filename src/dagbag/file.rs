@@ -150,8 +150,8 @@ const UNNAMED: &str = "unnamed";
 
 /// Reads the keys of a DAG; those with problems count as absent.
 fn dag_keys(root: &Node, problems: &mut Vec<Problem>) -> Option<DagKeys> {
-    let parts = ["params", "default_args", "tasks", "task_groups"];
-    let entries = root.entries().iter().filter(|(key, _)| !parts.contains(&key.name.as_str())).cloned();
+    let parts = ["params", "default_args", "tasks", "task_groups"].map(str::to_owned);
+    let entries = root.entries().iter().filter(|(key, _)| !parts.contains(&key.name)).cloned();
     let own = Node { place: root.place, bytes: root.bytes.clone(), tree: Tree::Mapping(entries.collect()) };
     let mut shape = Shape::new(&SCHEMAS, "", &parts);
     let mut read = shape.read(&own, &SCHEMAS.dag);

@@ -48,14 +48,8 @@ fn rename_tasks(parent: &mut Node, problems: &mut Vec<Problem>) {
                 for task in items {
                     let kind =
                         ["type", "operator", "kind"].iter().find_map(|k| tasks::find(task.get(k)?.text()?));
-                    let own: Vec<&str> = kind.map_or(Vec::new(), |kind| {
-                        SCHEMAS
-                            .properties(&SCHEMAS.kinds[kind.name])
-                            .into_iter()
-                            .map(|(name, _)| name)
-                            .collect()
-                    });
-                    canonical(task, TASK_ALIASES, &own, problems);
+                    let own = kind.map_or(&[][..], |kind| SCHEMAS.keys_of(kind.name));
+                    canonical(task, TASK_ALIASES, own, problems);
                 }
             }
             ("task_groups", Tree::List(items)) => {

@@ -152,9 +152,9 @@ impl Param {
                     Some((_, kind)) => param.kind = Some(*kind),
                     None => wrong(&listed(TYPES.iter().map(|(name, _)| *name))),
                 },
-                "enum" => match json {
-                    Value::Array(choices) if !choices.is_empty() => param.choices = choices,
-                    _ => wrong("a list of values"),
+                "enum" => match json.as_array() {
+                    Some(choices) if !choices.is_empty() => param.choices.clone_from(choices),
+                    Some(_) | None => wrong("a list of values"),
                 },
                 "minimum" | "maximum" => match json.as_f64() {
                     Some(limit) if key.name == "minimum" => param.minimum = Some(limit),
@@ -165,9 +165,9 @@ impl Param {
                     Some(Ok(pattern)) => param.pattern = Some(pattern),
                     Some(Err(_)) | None => wrong("a regular expression"),
                 },
-                "description" => match json {
-                    Value::String(text) => param.description = Some(text),
-                    _ => wrong("a text"),
+                "description" => match json.as_str() {
+                    Some(text) => param.description = Some(text.to_owned()),
+                    None => wrong("a text"),
                 },
                 other => {
                     let hint = did_you_mean(other, KEYS.iter().copied()).unwrap_or_else(|| {

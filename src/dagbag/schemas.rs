@@ -21,8 +21,11 @@ pub(super) struct Schemas {
     pub(super) identity: Value,
     /// Of [`CommonKeys`].
     pub(super) common: Value,
+    /// The names of all keys that kinds share.
+    pub(super) common_keys: Vec<String>,
     /// Of each kind's keys, by its name.
     pub(super) kinds: HashMap<&'static str, Value>,
+    kind_keys: HashMap<&'static str, Vec<String>>,
     definitions: Map<String, Value>,
     patterns: HashMap<String, Regex>,
 }
@@ -43,11 +46,23 @@ impl Schemas {
         for schema in definitions.values() {
             collect_patterns(schema, &mut patterns);
         }
-        let mut all = Self { dag, group, identity, common, kinds, definitions, patterns };
+        let (common_keys, kind_keys) = (Vec::new(), HashMap::new());
+        let mut all =
+            Self { dag, group, identity, common, common_keys, kinds, kind_keys, definitions, patterns };
+        let names =
+            |schema: &Value| all.properties(schema).into_iter().map(|(name, _)| name.to_owned()).collect();
+        let common_keys: Vec<String> = names(&all.common);
+        let kind_keys = all.kinds.iter().map(|(kind, schema)| (*kind, names(schema))).collect();
+        (all.common_keys, all.kind_keys) = (common_keys, kind_keys);
         for kind in all.kinds.values() {
             collect_patterns(kind, &mut all.patterns);
         }
         all
+    }
+
+    /// The names of a kind's own keys.
+    pub(super) fn keys_of(&self, kind: &str) -> &[String] {
+        self.kind_keys.get(kind).map_or(&[], Vec::as_slice)
     }
 
     /// The schema that `schema` refers to, or itself.

@@ -10,21 +10,23 @@ use super::schemas::Schemas;
 use super::yaml::{Node, Tree, plain};
 use crate::tasks::template::is_template;
 
+/// What does not fit, each with the topmost key it is below.
+type Misfits = Vec<(Option<String>, Problem)>;
+
 /// One comparison under way.
 pub(super) struct Shape<'a> {
     schemas: &'a Schemas,
     /// Whose keys these are, for instance ``task `load`: ``.
     subject: &'a str,
     /// Keys that are right in this place though the schema does not name them: for hints only.
-    also: &'a [&'a str],
-    /// What does not fit, each with the topmost key it is below.
-    problems: Vec<(Option<String>, Problem)>,
+    also: &'a [String],
+    problems: Misfits,
     /// Whether a template stood where something else than a text is wanted.
     pub(super) dynamic: bool,
 }
 
 impl<'a> Shape<'a> {
-    pub(super) fn new(schemas: &'a Schemas, subject: &'a str, also: &'a [&'a str]) -> Self {
+    pub(super) fn new(schemas: &'a Schemas, subject: &'a str, also: &'a [String]) -> Self {
         Self { schemas, subject, also, problems: Vec::new(), dynamic: false }
     }
 
@@ -130,12 +132,12 @@ impl<'a> Shape<'a> {
         place: super::problem::Place,
         path: &[String],
         known: &[&str],
-        also: &[&str],
+        also: &[String],
     ) {
         let above = &path[..path.len() - 1];
         let within = if above.is_empty() { String::new() } else { format!(" in `{}`", above.join(".")) };
         let what = format!("{}unknown key `{name}`{within}", self.subject);
-        let near = did_you_mean(name, known.iter().chain(also).copied());
+        let near = did_you_mean(name, known.iter().copied().chain(also.iter().map(String::as_str)));
         let hint = near.unwrap_or_else(|| {
             if known.is_empty() {
                 "no keys are known here".to_owned()
@@ -210,7 +212,7 @@ impl<'a> Shape<'a> {
     /// `anyOf` and `oneOf`: the first branch that fits; else the problems of the one that was meant.
     fn one_of(&mut self, node: &Node, outer: &Value, branches: &[Value], path: &mut Vec<String>) -> Value {
         let (before, dynamic) = (self.problems.len(), self.dynamic);
-        let mut failed: Vec<(i64, Vec<(Option<String>, Problem)>)> = Vec::new();
+        let mut failed: Vec<(i64, Misfits)> = Vec::new();
         for branch in branches {
             let value = self.walk(node, branch, path);
             let problems = self.problems.split_off(before);

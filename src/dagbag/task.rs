@@ -40,7 +40,7 @@ pub(super) struct Reading<'a> {
     params: &'a ParamSpec,
     kind: Option<&'static Kind>,
     /// Keys of the kind.
-    own_keys: Vec<&'a str>,
+    own_keys: &'static [String],
     /// The group it is in, with a dot at the end.
     prefix: &'a str,
     /// Whom messages are about: ``task `load`: ``.
@@ -54,7 +54,7 @@ impl<'a> Reading<'a> {
         node: &'a Node,
         (source, params): (&'a str, &'a ParamSpec),
         kind: Option<&'static Kind>,
-        own_keys: Vec<&'a str>,
+        own_keys: &'static [String],
         prefix: &'a str,
         place: usize,
     ) -> Self {
@@ -120,9 +120,8 @@ impl<'a> Reading<'a> {
 
     /// Reads the keys all kinds share, defaults below them; those with problems count as absent.
     fn common(&mut self, defaults: &Map<String, Value>) -> Option<CommonKeys> {
-        let known = SCHEMAS.properties(&SCHEMAS.common);
-        let is_common = |key: &str| known.iter().any(|(name, _)| *name == key);
-        let common = part(self.node, |key| is_common(key) && !self.own_keys.contains(&key));
+        let common =
+            part(self.node, |key| is_among(key, &SCHEMAS.common_keys) && !is_among(key, self.own_keys));
         let mut unrendered = BTreeSet::new();
         for (key, value) in common.entries() {
             if !RENDERED.contains(&key.name.as_str()) && holds_template(value) {
@@ -170,13 +169,12 @@ impl<'a> Reading<'a> {
         // Without a known kind nobody can say which of the other keys are right.
         let Some(kind) = self.kind else { return (Value::Null, None) };
         let schema = &SCHEMAS.kinds[kind.name];
-        let common: Vec<&str> =
-            SCHEMAS.properties(&SCHEMAS.common).into_iter().map(|(name, _)| name).collect();
         let mine = part(self.node, |key| {
-            self.own_keys.contains(&key) || (!matches!(key, "id" | "type") && !common.contains(&key))
+            is_among(key, self.own_keys)
+                || !(matches!(key, "id" | "type") || is_among(key, &SCHEMAS.common_keys))
         });
         let subject = self.subject.clone();
-        let mut shape = Shape::new(&SCHEMAS, &subject, &common);
+        let mut shape = Shape::new(&SCHEMAS, &subject, &SCHEMAS.common_keys);
         let read = shape.read(&mine, schema);
         let dynamic = shape.dynamic;
         let before = self.problems.len();
@@ -339,6 +337,10 @@ struct Extra {
     expand: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     doc_md: Option<String>,
+}
+
+fn is_among(key: &str, names: &[String]) -> bool {
+    names.iter().any(|name| name == key)
 }
 
 /// The entries of a mapping whose keys are wanted.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
 
 use super::problem::{Place, Problem};
@@ -238,23 +238,19 @@ fn place_of(span: &Span) -> Place {
 }
 
 impl Reader {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the parser may add events; only these carry values")]
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), Problem> {
         let place = place_of(span);
         let bytes = span.byte_range().unwrap_or(0..0);
+        if let Some(tag) = event.tag().filter(|tag| !tag.is_yaml_core_schema()) {
+            let what = format!("the tag `{}` means nothing here", tag.original());
+            return Err(Problem::at(place, what).hint("DAG files hold plain values only"));
+        }
         match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
-                    return Err(no_tags(place, &tag.original()));
-                }
+            Event::Scalar(text, style, anchor, _) => {
                 let quoted = style != ScalarStyle::Plain;
                 let node = Node { place, bytes, tree: Tree::Scalar { text: text.into_owned(), quoted } };
                 self.add(node, anchor, 1, 0)
-            }
-            Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag)
-                if tag.as_ref().is_some_and(|tag| !tag.is_yaml_core_schema()) =>
-            {
-                let _ = anchor;
-                Err(no_tags(place, &tag.map(|tag| tag.original()).unwrap_or_default()))
             }
             Event::SequenceStart(_, anchor, _) => self.begin(place, bytes, anchor, Tree::List(Vec::new())),
             Event::MappingStart(_, anchor, _) => self.begin(place, bytes, anchor, Tree::Mapping(Vec::new())),
@@ -384,6 +380,10 @@ impl Reader {
     /// Turns the parser's error into ours; a bracket that was never closed is named where it was opened.
     fn cannot_read(&self, error: &ScanError, text: &str) -> Problem {
         let at = Span::empty(*error.marker());
+        if *error.kind() == ErrorKind::UnknownAnchor {
+            let what = "the alias here repeats something that has no anchor";
+            return Problem::at(place_of(&at), what).hint("an anchor `&name` must stand above its `*name`");
+        }
         let flow = self
             .open
             .iter()
@@ -411,8 +411,4 @@ impl Reader {
 
 fn too_deep(place: Place) -> Problem {
     Problem::at(place, format!("lists and mappings nest deeper than {DEPTH_MAX} here"))
-}
-
-fn no_tags(place: Place, tag: &str) -> Problem {
-    Problem::at(place, format!("the tag `{tag}` means nothing here")).hint("DAG files hold plain values only")
 }
