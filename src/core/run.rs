@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::dag::TaskIx;
+use super::dag::{Dag, Task, TaskIx};
 use super::ids::{DagHash, Fence, PoolName, QueueName, RunKey, SessionId, TaskId, Timestamp};
+use super::index::Index;
 use super::state::{RunState, TaskState, spelled};
 
 spelled! {
@@ -550,15 +551,15 @@ impl fmt::Display for TiRef {
 
 /// One run with its task instances. Made by [`Run::new`] or loaded by the store through [`Run::restore`].
 ///
-/// Beside the rows it keeps counts (finals per upstream, the ready frontier, slots held), so that a step
-/// costs what it touches. They are derived: `restore` computes them, `step` maintains them.
-#[derive(Debug, Clone)]
+/// Beside the rows it keeps counts (finals per upstream, the ready lanes, slots held), so that a step costs
+/// what it touches. They are derived: `restore` computes them, `step` maintains them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// What never changes.
     pub birth: RunBirth,
     /// Where it stands.
     pub state: RunState,
-    /// Rises by one at every commit: the guard against a second writer.
+    /// Rises by one at every commit: the guard against a second writer. Kept by the store's caller.
     pub version: i64,
     /// When it left `queued`.
     pub started_at: Option<Timestamp>,
@@ -570,4 +571,103 @@ pub struct Run {
     pub tasks: Vec<Instances>,
     /// Lengths of the lists that attempts left, for `expand`.
     pub list_lengths: BTreeMap<(TaskIx, Arc<str>), u32>,
+    pub(super) index: Index,
+}
+
+/// The rows of a run, as the store has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredRun {
+    /// What never changes.
+    pub birth: RunBirth,
+    /// Where it stands.
+    pub state: RunState,
+    /// The version of the last commit.
+    pub version: i64,
+    /// When it left `queued`.
+    pub started_at: Option<Timestamp>,
+    /// When it became final.
+    pub ended_at: Option<Timestamp>,
+    /// `success` over a failed task in the middle.
+    pub with_failures: bool,
+    /// By [`TaskIx`].
+    pub tasks: Vec<Instances>,
+    /// Lengths of the lists that attempts left.
+    pub list_lengths: BTreeMap<(TaskIx, Arc<str>), u32>,
+}
+
+impl Run {
+    /// A new run: `queued`, every instance `none`, mapped tasks as placeholders. Version 0.
+    #[must_use]
+    pub fn new(birth: RunBirth, dag: &Dag) -> Self {
+        let fresh = |task: &Task| match task.expand {
+            Some(_) => Instances::Unexpanded(TaskInstance::new()),
+            None => Instances::One(TaskInstance::new()),
+        };
+        let tasks = dag.tasks().iter().map(fresh).collect();
+        Self::restore(
+            RestoredRun {
+                birth,
+                state: RunState::Queued,
+                version: 0,
+                started_at: None,
+                ended_at: None,
+                with_failures: false,
+                tasks,
+                list_lengths: BTreeMap::new(),
+            },
+            dag,
+        )
+    }
+
+    /// A run from its rows.
+    ///
+    /// # Panics
+    /// If the rows are not those of `dag`: the store loads a run with the DAG version it is pinned to.
+    #[must_use]
+    pub fn restore(rows: RestoredRun, dag: &Dag) -> Self {
+        assert_eq!(rows.tasks.len(), dag.tasks().len(), "a run has the tasks of its DAG version");
+        let index = Index::new(dag, &rows.tasks);
+        Self {
+            birth: rows.birth,
+            state: rows.state,
+            version: rows.version,
+            started_at: rows.started_at,
+            ended_at: rows.ended_at,
+            with_failures: rows.with_failures,
+            tasks: rows.tasks,
+            list_lengths: rows.list_lengths,
+            index,
+        }
+    }
+
+    /// The rows alone, as the store would load them.
+    #[must_use]
+    pub fn rows(&self) -> RestoredRun {
+        RestoredRun {
+            birth: self.birth.clone(),
+            state: self.state,
+            version: self.version,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            with_failures: self.with_failures,
+            tasks: self.tasks.clone(),
+            list_lengths: self.list_lengths.clone(),
+        }
+    }
+
+    /// The instance, if there is one.
+    #[must_use]
+    pub fn instance(&self, ti: TiRef) -> Option<&TaskInstance> {
+        match self.tasks.get(ti.task)? {
+            Instances::One(one) | Instances::Unexpanded(one) => (ti.map_index == UNMAPPED).then_some(one),
+            Instances::Mapped(many) => many.get(usize::try_from(ti.map_index).ok()?),
+        }
+    }
+
+    pub(super) fn instance_mut(&mut self, ti: TiRef) -> Option<&mut TaskInstance> {
+        match self.tasks.get_mut(ti.task)? {
+            Instances::One(one) | Instances::Unexpanded(one) => (ti.map_index == UNMAPPED).then_some(one),
+            Instances::Mapped(many) => many.get_mut(usize::try_from(ti.map_index).ok()?),
+        }
+    }
 }

@@ -125,3 +125,134 @@ impl TaskState {
         matches!(self, Self::Queued | Self::Running)
     }
 }
+
+spelled! {
+    /// What happens to a task instance, as the table below knows it.
+    TaskInput {
+        /// Its trigger rule is satisfied.
+        Ready = "made ready",
+        /// Limits and pool have room.
+        Admitted = "admitted",
+        /// A worker took it.
+        Claimed = "claimed",
+        /// The attempt succeeded.
+        Succeeded = "reported as succeeded",
+        /// The attempt skipped itself.
+        SkippedItself = "reported as skipped",
+        /// The attempt failed and another follows.
+        RetryLater = "reported as failed",
+        /// The attempt failed and none follows.
+        GaveUp = "given up",
+        /// The attempt asked to be continued later.
+        Deferred = "deferred",
+        /// The wait of a retry or a deferral is over.
+        Due = "released",
+        /// The attempt is repeated: its worker is gone, or gave it back.
+        Repeated = "repeated",
+        /// The trigger rule, a branch, an empty list or the end of the run says that it does not run.
+        RuledOut = "skipped",
+        /// The trigger rule says that what it needs failed.
+        UpstreamFailed = "failed by its upstream",
+        /// Its place in the list is gone.
+        Removed = "removed",
+        /// A person ended it.
+        Cancelled = "cancelled",
+        /// A person wants it to run again.
+        Cleared = "cleared",
+        /// A person says that it succeeded.
+        MarkedSuccess = "marked success",
+        /// A person says that it failed.
+        MarkedFailed = "marked failed",
+        /// A person says that it is skipped.
+        MarkedSkipped = "marked skipped",
+    }
+}
+
+/// A pair that the table does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a task instance that is `{state}` cannot be {input}")]
+pub struct Illegal {
+    /// The state found.
+    pub state: TaskState,
+    /// What was asked.
+    pub input: TaskInput,
+}
+
+/// The table: which state follows from a state and what happened. Nothing else makes a state.
+///
+/// # Errors
+/// [`Illegal`] for every pair that is not in it.
+pub fn next(state: TaskState, input: TaskInput) -> Result<TaskState, Illegal> {
+    use TaskInput as I;
+    use TaskState as S;
+    match (state, input) {
+        (S::None, I::Ready) => Ok(S::Scheduled),
+        (S::Scheduled, I::Admitted) => Ok(S::Queued),
+        (S::Queued, I::Claimed) => Ok(S::Running),
+        (S::Running, I::Succeeded) => Ok(S::Success),
+        (S::Running, I::SkippedItself) => Ok(S::Skipped),
+        (S::Running, I::RetryLater) => Ok(S::UpForRetry),
+        (S::Running, I::Deferred) => Ok(S::Deferred),
+        (S::Running, I::Repeated) => Ok(S::Scheduled),
+        (S::UpForRetry | S::Deferred, I::Due) => Ok(S::Scheduled),
+        // A mapped task whose list is missing or too long fails without having run.
+        (S::Running | S::None, I::GaveUp) => Ok(S::Failed),
+        (S::None, I::UpstreamFailed) => Ok(S::UpstreamFailed),
+        (s, I::RuledOut) if !s.is_final() => Ok(S::Skipped),
+        (s, I::Cancelled) if !s.is_final() => Ok(S::Cancelled),
+        (s, I::Removed) if s != S::Running && s != S::Removed => Ok(S::Removed),
+        (s, I::Cleared) if s != S::Removed => Ok(S::None),
+        (s, I::MarkedSuccess) if s != S::Removed => Ok(S::Success),
+        (s, I::MarkedFailed) if s != S::Removed => Ok(S::Failed),
+        (s, I::MarkedSkipped) if s != S::Removed => Ok(S::Skipped),
+        (state, input) => Err(Illegal { state, input }),
+    }
+}
+
+/// Every (from, to) that one step may write down for a task instance: a step may pass through several
+/// states, of which only the first and the last are written. The store holds rows to this list.
+#[must_use]
+pub fn legal_moves() -> Vec<(TaskState, TaskState)> {
+    let mut moves = Vec::new();
+    for &from in TaskState::ALL {
+        let mut reached = std::collections::BTreeSet::new();
+        let mut todo = vec![from];
+        while let Some(state) = todo.pop() {
+            for &input in TaskInput::ALL {
+                if let Ok(to) = next(state, input)
+                    && reached.insert(to)
+                {
+                    todo.push(to);
+                }
+            }
+        }
+        moves.extend(reached.into_iter().map(|to| (from, to)));
+    }
+    moves
+}
+
+/// Which state of a run may follow which, within one step.
+#[must_use]
+pub fn legal_run_moves() -> Vec<(RunState, RunState)> {
+    use RunState as R;
+    let mut moves = vec![
+        (R::Queued, R::Running),
+        (R::Queued, R::Cancelled),
+        (R::Queued, R::Success),
+        (R::Queued, R::Failed),
+    ];
+    moves.extend([
+        (R::Running, R::Success),
+        (R::Running, R::Failed),
+        (R::Running, R::Cancelled),
+        (R::Running, R::Queued),
+    ]);
+    for ended in [R::Success, R::Failed, R::Cancelled] {
+        for to in [R::Queued, R::Running, R::Success, R::Failed] {
+            if ended != to {
+                moves.push((ended, to));
+            }
+        }
+    }
+    moves
+}
