@@ -11,7 +11,7 @@ use super::db::{BoxFuture, Row, Tx, Value, Write};
 use super::error::StoreError;
 use super::moves::{Move, Moves};
 use super::runs::{number, run_key, task_id};
-use super::{Store, words};
+use super::Store;
 
 macro_rules! candidates {
     ($lock:literal) => {
@@ -99,7 +99,7 @@ impl ClaimTasks {
                     from_fence: *from_fence,
                     to,
                     via: &[],
-                    reason: words::of(&Reason::Claimed),
+                    reason: Reason::Claimed.to_string(),
                 };
                 moves.push(&step, version, self.now);
             }

@@ -12,13 +12,14 @@ use super::chunked::Chunked;
 use super::db::{BoxFuture, Tx, Value, Write};
 use super::error::StoreError;
 use super::moves::{Line, Move, Moves};
-use super::{Store, words};
+use super::Store;
 
 /// First of all, so that it takes the run's lock; its guard is the version the decision was made from.
 const BUMP_RUN: &str = "UPDATE dag_run SET version = version + 1 \
      WHERE dag_id = $1 AND run_id = $2 AND version = $3 RETURNING run_no";
 const MOVE_RUN: &str = "UPDATE dag_run SET state = $3, \
-     started_at_us = CASE WHEN $2 = 'queued' AND $3 = 'running' THEN $4 ELSE started_at_us END, \
+     started_at_us = CASE WHEN $3 = 'queued' THEN NULL WHEN $3 = 'running' THEN $4 \
+         WHEN $5 THEN COALESCE(started_at_us, $4) ELSE started_at_us END, \
      ended_at_us = CASE WHEN $5 THEN $4 ELSE NULL END, \
      with_failures = ($3 = 'success' AND EXISTS (SELECT 1 FROM task_instance \
          WHERE run_no = $1 AND state IN ('failed', 'upstream_failed'))) \
@@ -97,7 +98,7 @@ impl Commit {
                 from_fence: change.from_fence.0,
                 to: &change.to,
                 via: &change.via,
-                reason: words::of(&change.reason),
+                reason: change.reason.to_string(),
             };
             commit.moves.push(&step, version, now);
             if change.to.state.holds_slots() && !change.from.holds_slots() {
@@ -107,7 +108,7 @@ impl Commit {
         commit.pools.sort();
         commit.pools.dedup();
         if let Some(RunChange { from, to, reason }) = &decision.run_change {
-            let reason = words::of(reason);
+            let reason = reason.to_string();
             commit.moves.note(
                 &Line { task_id: None, from: from.as_str(), to: to.as_str(), reason },
                 version,

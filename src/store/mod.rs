@@ -18,11 +18,9 @@ mod migrate;
 mod moves;
 mod outbox;
 mod postgres;
-mod restore;
 mod runs;
 mod sessions;
 mod sqlite;
-mod words;
 
 pub use claim::Claimed;
 pub use error::{ErrorClass, StoreError};
@@ -57,6 +55,7 @@ enum Database {
 
 /// Milliseconds are all that SQLite's clock has.
 const NOW_SQLITE: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS BIGINT) * 1000";
+const SCHEMA_VERSION: &str = "SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) FROM schema_version";
 const NOW_POSTGRES: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
 impl Store {
@@ -96,6 +95,49 @@ impl Store {
                 migrate::migrate(&mut Tx::Postgres(&mut connection)).await
             }
         }
+    }
+
+    /// Opens for reading only, also while another process owns a SQLite home.
+    ///
+    /// # Errors
+    /// `Refused` if there is no such SQLite file yet, or as [`Store::open`].
+    pub async fn open_reader(url: &str) -> Result<Self, StoreError> {
+        match url.split_once("://") {
+            Some(("sqlite", path)) if !path.is_empty() => {
+                Ok(Self { database: Database::Sqlite(sqlite::open_reader(path.into()).await?) })
+            }
+            _ => Self::open(url, Durability::Full).await,
+        }
+    }
+
+    /// The number of the schema that the database has.
+    ///
+    /// # Errors
+    /// `Environment`, also if the database has no schema yet.
+    pub async fn schema_version(&self) -> Result<i64, StoreError> {
+        let rows = self.read(SCHEMA_VERSION, &[]).await?;
+        rows.first().map_or(Ok(0), |row| row.int(0))
+    }
+
+    /// Checks that the database is sound, as far as it can tell by itself.
+    ///
+    /// # Errors
+    /// `Environment` with what is broken.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        if let Database::Postgres(_) = &self.database {
+            return self.schema_version().await.map(|_version| ());
+        }
+        let mut broken = Vec::new();
+        for row in self.read("PRAGMA integrity_check", &[]).await? {
+            let line = row.text(0)?;
+            if line != "ok" {
+                broken.push(line);
+            }
+        }
+        for row in self.read("PRAGMA foreign_key_check", &[]).await? {
+            broken.push(format!("a row of `{}` refers to one that is not there", row.text(0)?));
+        }
+        if broken.is_empty() { Ok(()) } else { Err(StoreError::Environment(broken.join("; "))) }
     }
 
     /// Finishes what waits and lets go of the database; clones are closed with it.

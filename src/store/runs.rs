@@ -5,14 +5,13 @@ use std::sync::{Arc, LazyLock};
 
 use crate::core::dag::{Dag, TaskIx};
 use crate::core::ids::{DagHash, DagId, Fence, RunId, RunKey, SessionId, TaskId, Timestamp};
-use crate::core::run::{Instances, Run, RunBirth, RunType, TaskInstance, UNMAPPED};
+use crate::core::run::{RestoredRun, Instances, Run, RunBirth, RunType, TaskInstance, UNMAPPED};
 use crate::core::state::{RunState, TaskState};
 
 use super::Store;
 use super::chunked::Chunked;
 use super::db::{BoxFuture, Row, Statement, Tx, Value, Write};
 use super::error::StoreError;
-use super::restore::{RestoredRun, new_run, restore_run};
 
 const PUT_DAG_VERSION: &str = "INSERT INTO dag_version (dag_hash, dag_id, source) VALUES ($1, $2, $3) \
      ON CONFLICT (dag_hash) DO NOTHING";
@@ -317,7 +316,7 @@ impl Store {
             instances.extend(born_with(dag, ix));
         }
         Ok(match self.write(CreateRun { birth: birth.clone(), instances }).await? {
-            None => Created::New(new_run(birth.clone(), dag)),
+            None => Created::New(Run::new(birth.clone(), dag)),
             Some(summary) => Created::Existed(summary),
         })
     }
@@ -347,7 +346,7 @@ impl Store {
         let RunSummary { birth, state, version, started_at, ended_at, with_failures } = found;
         let rows =
             RestoredRun { birth, state, version, started_at, ended_at, with_failures, tasks, list_lengths };
-        Ok(Some(restore_run(rows, dag)))
+        Ok(Some(Run::restore(rows, dag)))
     }
 
     /// The row of one run.

@@ -95,6 +95,23 @@ pub(super) async fn open(path: PathBuf, durability: Durability) -> Result<Sqlite
     Ok(Sqlite { readers, queue })
 }
 
+/// Opens `path` for reading beside the process that owns it. Writes are refused: nobody takes them.
+pub(super) async fn open_reader(path: PathBuf) -> Result<Sqlite, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Refused(format!(
+            "there is no state database `{}` yet: nothing has been run with this home",
+            path.display()
+        )));
+    }
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .connect_with(options(&path, Durability::Full)?.pragma("query_only", "ON"))
+        .await
+        .map_err(|error| environment(&path, &error))?;
+    let (queue, _nobody) = mpsc::channel(1);
+    Ok(Sqlite { readers, queue })
+}
+
 pub(super) fn options(path: &Path, durability: Durability) -> Result<SqliteConnectOptions, StoreError> {
     let synchronous = match durability {
         Durability::Full => "FULL",
