@@ -1,278 +1,256 @@
-//! What an input changes by itself. What follows from it for other tasks is [`super::plan`]'s.
+//! Inputs of a step: reports of workers and wishes of people, each taken whole or refused whole.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dag::TaskIx;
 use super::ids::{Fence, SessionId, TaskId};
-use super::index::each;
-use super::retry::{RetryDecision, after_failure, salt};
-use super::run::{Alert, AlertKind, Input, Outcome, Outputs, Reason, Refusal, Severity, TiRef};
-use super::state::{RunState, TaskInput, TaskState};
-use super::step::Stepper;
+use super::reason::Reason;
+use super::retry::{self, RetryDecision};
+use super::run::{Input, Outcome, Outputs, Refusal, Severity, TiRef, UNMAPPED};
+use super::state::{RunInput, TaskInput, TaskState, next};
+use super::step::Step;
 
-/// How often an attempt may lose its worker before it is given up.
-pub const LOST_MAX: u32 = 3;
+/// The loss of a worker at which its task is held to be the cause.
+pub(super) const LOSSES_MAX: u32 = 3;
 
-/// Applies one input.
-pub(super) fn input(s: &mut Stepper<'_>, input: &Input) -> Result<(), Refusal> {
-    match input {
-        Input::Tick => Ok(()),
-        Input::Claimed { ti, fence, session } => claimed(s, *ti, *fence, session),
-        Input::Reported { ti, fence, outcome } => {
-            holds(s, *ti, *fence)?;
-            reported(s, *ti, outcome)
-        }
-        Input::Lost { ti, fence } => {
-            holds(s, *ti, *fence)?;
-            lost(s, *ti);
-            Ok(())
-        }
-        Input::Clear { tis } => clear(s, tis),
-        Input::Mark { tis, state } => mark(s, tis, *state),
-        Input::Cancel => cancel(s),
-    }
-}
-
-/// Whether `fence` is the live claim of a running instance.
-fn holds(s: &Stepper<'_>, ti: TiRef, fence: Fence) -> Result<(), Refusal> {
-    let instance = s.get(ti).ok_or(Refusal::NoSuchInstance)?;
-    if instance.fence != fence {
-        return Err(Refusal::StaleFence { given: fence, current: instance.fence });
-    }
-    if instance.state != TaskState::Running {
-        return Err(Refusal::AlreadyTaken);
-    }
-    Ok(())
-}
-
-fn claimed(s: &mut Stepper<'_>, ti: TiRef, fence: Fence, session: &SessionId) -> Result<(), Refusal> {
-    let instance = s.get(ti).ok_or(Refusal::NoSuchInstance)?;
-    if fence != instance.fence.next() {
-        return Err(Refusal::StaleFence { given: fence, current: instance.fence });
-    }
-    claim(s, ti, session)
-}
-
-/// A worker takes a queued instance: the fence and the attempt rise.
-pub(super) fn claim(s: &mut Stepper<'_>, ti: TiRef, session: &SessionId) -> Result<(), Refusal> {
-    let now = s.now;
-    s.change(ti, TaskInput::Claimed, Reason::Claimed, |i| {
-        i.fence = i.fence.next();
-        i.try_number += 1;
-        i.started_at = Some(now);
-        i.session = Some(session.clone());
-    })
-}
-
-fn reported(s: &mut Stepper<'_>, ti: TiRef, outcome: &Outcome) -> Result<(), Refusal> {
-    match outcome {
-        Outcome::Succeeded(outputs) => succeed(s, ti, outputs),
-        Outcome::Branched { chosen, outputs } => {
-            let strangers = chosen.iter().find(|id| !is_direct_downstream(s, ti.task, id));
-            if let Some(stranger) = strangers {
-                let error = format!("the branch chose `{stranger}`, which is not directly downstream of it");
-                return fail(s, ti, &error.into(), Severity::Permanent);
+impl Step<'_> {
+    pub(super) fn apply(&mut self, input: &Input) -> Result<(), Refusal> {
+        match input {
+            Input::Tick => Ok(()),
+            Input::Claimed { ti, fence, session } => self.claimed(*ti, *fence, session),
+            Input::Reported { ti, fence, outcome } => {
+                self.check_fence(*ti, *fence)?;
+                self.reported(*ti, outcome);
+                Ok(())
             }
-            succeed(s, ti, outputs)?;
-            skip_unchosen(s, ti.task, chosen);
-            Ok(())
+            Input::Lost { ti, fence } => {
+                self.check_fence(*ti, *fence)?;
+                self.lost(*ti);
+                Ok(())
+            }
+            Input::Clear { tis } => self.clear(tis),
+            Input::Mark { tis, state } => self.mark(tis, *state),
+            Input::Cancel => self.cancel(),
         }
-        Outcome::ShortCircuited { respect_trigger_rules, outputs } => {
-            succeed(s, ti, outputs)?;
-            let by = s.dag.task(ti.task).id.clone();
-            let tasks: Vec<TaskIx> = if *respect_trigger_rules {
-                s.dag.downstream(ti.task).to_vec()
-            } else {
-                s.dag.descendants(ti.task).into_iter().collect()
+    }
+
+    fn claimed(&mut self, ti: TiRef, fence: Fence, session: &SessionId) -> Result<(), Refusal> {
+        let instance = self.run.instance(ti).ok_or(Refusal::NoSuchInstance)?;
+        if instance.fence == fence && instance.state == TaskState::Running {
+            return Err(Refusal::AlreadyTaken);
+        }
+        if fence != instance.fence.next() {
+            return Err(Refusal::StaleFence { given: fence, current: instance.fence });
+        }
+        legal(instance.state, TaskInput::Claimed)?;
+        self.claim(ti, session.clone());
+        Ok(())
+    }
+
+    /// A report is taken from the claim that stands and from no other. Under a fence that is current but
+    /// not running, an outcome was taken before.
+    fn check_fence(&self, ti: TiRef, given: Fence) -> Result<(), Refusal> {
+        let instance = self.run.instance(ti).ok_or(Refusal::NoSuchInstance)?;
+        if instance.fence != given {
+            return Err(Refusal::StaleFence { given, current: instance.fence });
+        }
+        if instance.state != TaskState::Running {
+            return Err(Refusal::AlreadyTaken);
+        }
+        Ok(())
+    }
+
+    fn reported(&mut self, ti: TiRef, outcome: &Outcome) {
+        match outcome {
+            Outcome::Succeeded(outputs) => self.succeeded(ti, outputs),
+            Outcome::Branched { chosen, outputs } => self.branched(ti, chosen, outputs),
+            Outcome::ShortCircuited { respect_trigger_rules, outputs } => {
+                self.succeeded(ti, outputs);
+                let skipped = if *respect_trigger_rules {
+                    self.dag.downstream(ti.task).iter().copied().collect()
+                } else {
+                    self.dag.descendants(ti.task)
+                };
+                self.skip_by(ti.task, skipped);
+            }
+            Outcome::Skipped { why } => {
+                self.shift(ti, TaskInput::Skipped, Reason::SkippedItself { why: why.clone() }, |_| {});
+            }
+            Outcome::Deferred { until } => {
+                self.shift(ti, TaskInput::Deferred, Reason::Deferred, |instance| {
+                    instance.try_number -= 1;
+                    instance.resume_at = Some(*until);
+                })
+            }
+            Outcome::Failed { error, severity } => self.failed(ti, error, *severity),
+            Outcome::Interrupted => {
+                self.shift(ti, TaskInput::Returned, Reason::Interrupted, |instance| instance.try_number -= 1);
+            }
+        }
+    }
+
+    fn succeeded(&mut self, ti: TiRef, outputs: &Outputs) {
+        if ti.map_index == UNMAPPED {
+            self.remember_lists(ti.task, outputs);
+        }
+        if *outputs != Outputs::default() {
+            self.decision.outputs.push((ti, outputs.clone()));
+        }
+        self.shift(ti, TaskInput::Succeeded, Reason::Succeeded, |_| {});
+    }
+
+    /// The lists of this success take the place of those of an earlier one.
+    fn remember_lists(&mut self, task: TaskIx, outputs: &Outputs) {
+        let lists = &mut self.run.list_lengths;
+        let first: (TaskIx, Arc<str>) = (task, "".into());
+        let end: (TaskIx, Arc<str>) = (task + 1, "".into());
+        let old: Vec<_> = lists.range(first..end).map(|(key, _)| key.clone()).collect();
+        for key in old {
+            lists.remove(&key);
+        }
+        lists.extend(outputs.list_lengths.iter().map(|(key, length)| ((task, key.clone()), *length)));
+    }
+
+    /// Children that are not chosen are skipped, unless a chosen one leads to them.
+    fn branched(&mut self, ti: TiRef, chosen: &[TaskId], outputs: &Outputs) {
+        let children = self.dag.downstream(ti.task);
+        let mut kept = BTreeSet::new();
+        for id in chosen {
+            let Some(child) = self.dag.find(id).filter(|child| children.contains(child)) else {
+                let error = format!("the branch chose `{id}`, which is not a direct downstream of it");
+                return self.failed(ti, &error.into(), Severity::Permanent);
             };
-            for task in tasks.into_iter().filter(|&task| !s.dag.task(task).is_teardown()) {
-                skip_not_chosen(s, task, &by);
-            }
-            Ok(())
+            kept.insert(child);
+            kept.extend(self.dag.descendants(child));
         }
-        Outcome::Skipped { why } => {
-            s.change(ti, TaskInput::SkippedItself, Reason::SkippedItself { why: why.clone() }, |_| {})
-        }
-        Outcome::Deferred { until } => s.change(ti, TaskInput::Deferred, Reason::Deferred, |i| {
-            i.resume_at = Some(*until);
-            // Being continued is the same attempt.
-            i.try_number -= 1;
-        }),
-        Outcome::Failed { error, severity } => fail(s, ti, error, *severity),
-        Outcome::Interrupted => s.change(ti, TaskInput::Repeated, Reason::Interrupted, |i| i.try_number -= 1),
+        let skipped = children.iter().copied().filter(|child| !kept.contains(child)).collect();
+        self.succeeded(ti, outputs);
+        self.skip_by(ti.task, skipped);
     }
-}
 
-fn succeed(s: &mut Stepper<'_>, ti: TiRef, outputs: &Outputs) -> Result<(), Refusal> {
-    s.change(ti, TaskInput::Succeeded, Reason::Succeeded, |_| {})?;
-    if !outputs.json.is_empty() {
-        for (key, length) in &outputs.list_lengths {
-            s.run.list_lengths.insert((ti.task, key.clone()), *length);
-        }
-        s.decision.outputs.push((ti, outputs.clone()));
-    }
-    Ok(())
-}
-
-fn fail(s: &mut Stepper<'_>, ti: TiRef, error: &Arc<str>, severity: Severity) -> Result<(), Refusal> {
-    let task = s.dag.task(ti.task);
-    let try_number = s.get(ti).ok_or(Refusal::NoSuchInstance)?.try_number;
-    let key = &s.run.birth.key;
-    let retry = match severity {
-        Severity::Permanent => RetryDecision::GiveUp,
-        Severity::Retryable | Severity::TimedOut => {
-            let parts = [key.dag_id.as_str(), key.run_id.as_str(), task.id.as_str()];
-            let salt = salt(&parts, try_number ^ (ti.map_index.cast_unsigned() << 8));
-            after_failure(&task.retry, try_number, s.now, salt)
-        }
-    };
-    match retry {
-        RetryDecision::RetryAt(at) => {
-            let tries_max = task.retry.retries + 1;
-            let reason = Reason::WillRetry { error: error.clone(), try_number, tries_max };
-            s.change(ti, TaskInput::RetryLater, reason, |i| i.resume_at = Some(at))
-        }
-        RetryDecision::GiveUp => {
-            s.change(ti, TaskInput::GaveUp, Reason::GaveUp { error: error.clone() }, |_| {})?;
-            failed_for_good(s, ti, error);
-            Ok(())
-        }
-    }
-}
-
-/// Tells people, and ends the run early if its DAG wants that.
-pub(super) fn failed_for_good(s: &mut Stepper<'_>, ti: TiRef, error: &str) {
-    let task = s.dag.task(ti.task);
-    let summary = format!("task `{}` failed: {error}", task.id);
-    s.decision.alerts.push(Alert { kind: AlertKind::TaskFailed, ti: Some(ti), summary });
-    if s.dag.settings.fail_fast && !task.is_teardown() {
-        let failed = task.id.clone();
-        end_unfinished(s, TaskInput::RuledOut, &Reason::FailFast { failed }, |s, task| {
-            !s.dag.task(task).is_teardown()
-        });
-    }
-}
-
-fn lost(s: &mut Stepper<'_>, ti: TiRef) {
-    let lost_count = s.get(ti).map_or(0, |i| i.lost_count) + 1;
-    if lost_count >= LOST_MAX {
-        s.must(ti, TaskInput::GaveUp, Reason::Poisoned { lost_count }, |i| i.lost_count = lost_count);
-        failed_for_good(s, ti, &format!("its worker was lost {lost_count} times"));
-    } else {
-        s.must(ti, TaskInput::Repeated, Reason::WorkerLost { lost_count }, |i| {
-            i.lost_count = lost_count;
-            i.try_number -= 1;
-        });
-    }
-}
-
-fn is_direct_downstream(s: &Stepper<'_>, task: TaskIx, id: &TaskId) -> bool {
-    s.dag.find(id).is_some_and(|ix| s.dag.downstream(task).contains(&ix))
-}
-
-/// Skips the direct downstreams that were not chosen and cannot be reached from one that was.
-fn skip_unchosen(s: &mut Stepper<'_>, task: TaskIx, chosen: &[TaskId]) {
-    let chosen: BTreeSet<TaskIx> = chosen.iter().filter_map(|id| s.dag.find(id)).collect();
-    let mut kept = chosen.clone();
-    for &ix in &chosen {
-        kept.extend(s.dag.descendants(ix));
-    }
-    let by = s.dag.task(task).id.clone();
-    for &down in s.dag.downstream(task) {
-        if !kept.contains(&down) {
-            skip_not_chosen(s, down, &by);
-        }
-    }
-}
-
-fn skip_not_chosen(s: &mut Stepper<'_>, task: TaskIx, by: &TaskId) {
-    for ti in refs(s, task) {
-        let waits = s.get(ti).is_some_and(|i| !i.state.is_final() && i.state != TaskState::Running);
-        if waits {
-            s.must(ti, TaskInput::RuledOut, Reason::NotChosen { by: by.clone() }, |_| {});
-        }
-    }
-}
-
-/// All instances of a task.
-pub(super) fn refs(s: &Stepper<'_>, task: TaskIx) -> Vec<TiRef> {
-    each(&s.run.tasks[task]).map(|(map_index, _)| TiRef { task, map_index }).collect()
-}
-
-/// Ends every unfinished instance of the tasks that `which` picks; running attempts are revoked.
-pub(super) fn end_unfinished(
-    s: &mut Stepper<'_>,
-    input: TaskInput,
-    reason: &Reason,
-    which: impl Fn(&Stepper<'_>, TaskIx) -> bool,
-) {
-    for task in 0..s.run.tasks.len() {
-        if !which(s, task) {
-            continue;
-        }
-        for ti in refs(s, task) {
-            if s.get(ti).is_some_and(|i| !i.state.is_final()) {
-                let fence = s.revoke(ti);
-                s.must(ti, input, reason.clone(), |i| i.fence = fence);
+    /// Skips what has not begun, and stays skipped whatever the trigger rules say. Teardowns are left to
+    /// their own rule.
+    fn skip_by(&mut self, by: TaskIx, tasks: BTreeSet<TaskIx>) {
+        let reason = Reason::NotChosen { by: self.dag.task(by).id.clone() };
+        for task in tasks.into_iter().filter(|&task| !self.dag.task(task).is_teardown()) {
+            let waiting = |state| matches!(state, TaskState::None | TaskState::Scheduled);
+            let all = self.run.tasks[task].iter(task);
+            for ti in all.filter(|(_, it)| waiting(it.state)).map(|(ti, _)| ti).collect::<Vec<_>>() {
+                self.shift(ti, TaskInput::Skipped, reason.clone(), |_| {});
             }
         }
     }
-}
 
-fn clear(s: &mut Stepper<'_>, tis: &[TiRef]) -> Result<(), Refusal> {
-    // All or nothing: an unknown instance changes nothing.
-    if tis.iter().any(|&ti| s.get(ti).is_none()) {
-        return Err(Refusal::NoSuchInstance);
-    }
-    for &ti in tis {
-        let removed = s.get(ti).is_some_and(|i| i.state == TaskState::Removed);
-        if removed {
-            continue;
+    fn failed(&mut self, ti: TiRef, error: &Arc<str>, severity: Severity) {
+        let task = self.dag.task(ti.task);
+        let try_number = self.instance(ti).try_number;
+        let decision = match severity {
+            Severity::Permanent => RetryDecision::GiveUp,
+            Severity::Retryable | Severity::TimedOut => {
+                let salt = retry::salt(&self.run.birth.key, &task.id, ti.map_index);
+                retry::after_failure(&task.retry, try_number, self.now, salt)
+            }
+        };
+        match decision {
+            RetryDecision::RetryAt(at) => {
+                let tries_max = task.retry.retries.saturating_add(1);
+                let reason = Reason::WillRetry { error: error.clone(), try_number, tries_max };
+                self.shift(ti, TaskInput::Retried, reason, |instance| instance.resume_at = Some(at));
+            }
+            RetryDecision::GiveUp => {
+                self.shift(ti, TaskInput::Failed, Reason::GaveUp { error: error.clone() }, |_| {});
+                self.alert_task(ti, error);
+            }
         }
-        let fence = s.revoke(ti);
-        s.change(ti, TaskInput::Cleared, Reason::Cleared, |i| {
-            i.fence = fence;
-            i.generation += 1;
-            i.try_number = 0;
-            i.lost_count = 0;
-            i.started_at = None;
-        })?;
-        s.judge.insert(ti.task);
     }
-    if s.run.state.is_final() {
-        s.run_to(RunState::Queued, Reason::Cleared);
+
+    /// Losing a worker is not the task's fault: the attempt is put back, until it looks as if it were.
+    fn lost(&mut self, ti: TiRef) {
+        let fence = self.instance(ti).fence;
+        let lost_count = self.instance(ti).lost_count + 1;
+        self.decision.revoked.push((ti, fence));
+        if lost_count >= LOSSES_MAX {
+            self.shift(ti, TaskInput::Failed, Reason::Poisoned { lost_count }, |instance| {
+                (instance.lost_count, instance.fence) = (lost_count, fence.next());
+            });
+            return self.alert_task(ti, &format!("its worker was lost {lost_count} times"));
+        }
+        self.shift(ti, TaskInput::Returned, Reason::WorkerLost { lost_count }, |instance| {
+            (instance.lost_count, instance.fence) = (lost_count, fence.next());
+            instance.try_number -= 1;
+        });
     }
-    Ok(())
+
+    fn clear(&mut self, tis: &[TiRef]) -> Result<(), Refusal> {
+        self.check_all(tis)?;
+        for &ti in tis {
+            if self.instance(ti).state == TaskState::None {
+                continue;
+            }
+            self.take_away(ti, TaskInput::Cleared, Reason::Cleared);
+            // Within the same state: a clear also forgets what was counted.
+            let instance = self.run.instance_mut(ti).expect("the instance was found before");
+            instance.generation += 1;
+            (instance.try_number, instance.lost_count, instance.started_at) = (0, 0, None);
+            self.reopen(Reason::Cleared);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, tis: &[TiRef], state: TaskState) -> Result<(), Refusal> {
+        self.check_all(tis)?;
+        let input = match state {
+            TaskState::Success => TaskInput::MarkedSuccess,
+            TaskState::Failed => TaskInput::MarkedFailed,
+            TaskState::Skipped => TaskInput::MarkedSkipped,
+            TaskState::None
+            | TaskState::Scheduled
+            | TaskState::Queued
+            | TaskState::Running
+            | TaskState::Deferred
+            | TaskState::UpForRetry
+            | TaskState::UpstreamFailed
+            | TaskState::Removed
+            | TaskState::Cancelled => return Err(Refusal::NotAMark { state }),
+        };
+        for &ti in tis {
+            if self.instance(ti).state != state {
+                self.take_away(ti, input, Reason::Marked);
+                self.reopen(Reason::Marked);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all(&self, tis: &[TiRef]) -> Result<(), Refusal> {
+        if tis.iter().all(|&ti| self.run.instance(ti).is_some()) {
+            Ok(())
+        } else {
+            Err(Refusal::NoSuchInstance)
+        }
+    }
+
+    /// A final run is put back to `queued`; an active one keeps its place.
+    fn reopen(&mut self, reason: Reason) {
+        if self.run.state.is_final() {
+            self.shift_run(RunInput::Reopened, reason);
+        }
+    }
+
+    fn cancel(&mut self) -> Result<(), Refusal> {
+        if self.run.state.is_final() {
+            return Err(Refusal::RunIsFinal { state: self.run.state });
+        }
+        self.end_all(TaskInput::Cancelled, &Reason::Cancelled, |_| true);
+        self.shift_run(RunInput::Cancelled, Reason::Cancelled);
+        Ok(())
+    }
 }
 
-fn mark(s: &mut Stepper<'_>, tis: &[TiRef], state: TaskState) -> Result<(), Refusal> {
-    let input = match state {
-        TaskState::Success => TaskInput::MarkedSuccess,
-        TaskState::Failed => TaskInput::MarkedFailed,
-        TaskState::Skipped => TaskInput::MarkedSkipped,
-        TaskState::None
-        | TaskState::Scheduled
-        | TaskState::Queued
-        | TaskState::Running
-        | TaskState::Deferred
-        | TaskState::UpForRetry
-        | TaskState::UpstreamFailed
-        | TaskState::Removed
-        | TaskState::Cancelled => return Err(Refusal::Illegal { state, input: "asked for as a mark" }),
-    };
-    for &ti in tis {
-        let fence = s.revoke(ti);
-        s.change(ti, input, Reason::Marked, |i| i.fence = fence)?;
+fn legal(state: TaskState, input: TaskInput) -> Result<(), Refusal> {
+    match next(state, input) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Refusal::Illegal { state, input: input.as_str() }),
     }
-    Ok(())
-}
-
-fn cancel(s: &mut Stepper<'_>) -> Result<(), Refusal> {
-    if s.run.state.is_final() {
-        return Err(Refusal::RunIsFinal { state: s.run.state });
-    }
-    end_unfinished(s, TaskInput::Cancelled, &Reason::Cancelled, |_, _| true);
-    s.run_to(RunState::Cancelled, Reason::Cancelled);
-    Ok(())
 }

@@ -1,121 +1,153 @@
-//! What a run keeps beside its rows so that a step costs what it touches: counts per task, what is ready
-//! in which lane, what is queued, when something is due. It is derived: it can be made from the rows at
-//! any time, and must then be equal to the one that was maintained.
+//! What a run keeps beside its rows so that a step costs what it touches: counts of outcomes, the ready
+//! frontier, slots held, timers. Derived: [`Index::of`] computes it from the rows, [`Index::moved`] maintains
+//! it, and both must agree at all times.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dag::{Dag, Task, TaskIx};
-use super::ids::{PoolName, QueueName, Timestamp};
-use super::rule::Tally;
+use super::ids::Timestamp;
+use super::rule::Counts;
 use super::run::{Instances, TaskInstance, TiRef, UNMAPPED};
 use super::state::TaskState;
 
-/// Instances that need the same room: if the first cannot be admitted, none behind it can.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Lane {
-    /// Whose slots it needs.
-    pub(super) pool: PoolName,
-    /// How many.
-    pub(super) slots: u32,
-    /// The task, if it has limits of its own.
-    pub(super) limited: Option<TaskIx>,
-}
+/// An instance in line: greater priority first, then the order of the file, then the map index.
+pub(super) type InLine = (Reverse<i64>, TiRef);
 
-impl Lane {
-    fn of(task: &Task, ix: TaskIx) -> Self {
-        let limited = task.max_active_tis_per_dag.is_some()
-            || task.max_active_tis_per_dagrun.is_some()
-            || task.depends_on_past
-            || task.wait_for_downstream;
-        Self { pool: task.pool.clone(), slots: task.pool_slots, limited: limited.then_some(ix) }
-    }
-}
-
-/// A place in a line: higher priority first, then the order of the file, then that of the list.
-pub(super) type Place = (Reverse<i64>, TiRef);
-
-/// See the module.
+/// Instances that are `scheduled` and need the same pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Frontier {
+    /// Those that need one slot of it and nothing else.
+    pub(super) plain: BTreeSet<InLine>,
+    /// Those of tasks with a condition of their own, which may block them without blocking others.
+    pub(super) gated: BTreeMap<TaskIx, BTreeSet<InLine>>,
+}
+
+/// Whether the task's instances may be blocked by something that is theirs alone.
+pub(super) fn is_gated(task: &Task) -> bool {
+    task.pool_slots != 1
+        || task.max_active_tis_per_dag.is_some()
+        || task.max_active_tis_per_dagrun.is_some()
+        || task.depends_on_past
+        || task.wait_for_downstream
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Index {
-    /// By task: how the instances of its direct upstreams stand.
-    pub(super) upstreams: Vec<Tally>,
-    /// By teardown: how the instances of its setups stand.
-    pub(super) setups: BTreeMap<TaskIx, Tally>,
-    /// By setup: its teardowns.
-    teardowns: BTreeMap<TaskIx, Vec<TaskIx>>,
-    /// `scheduled` instances.
-    pub(super) ready: BTreeMap<Lane, BTreeSet<Place>>,
-    /// `queued` instances.
-    pub(super) queued: BTreeMap<QueueName, BTreeSet<Place>>,
-    /// When `up_for_retry` and `deferred` end.
+    own: Vec<Counts>,
+    upstream: Vec<Counts>,
+    holding_of: Vec<u32>,
+    /// By pool, as [`Dag::pools`] numbers them.
+    pub(super) ready: Vec<Frontier>,
+    pub(super) slots: Vec<u64>,
+    /// `queued` instances by queue, as [`Dag::queues`] numbers them.
+    pub(super) queued: Vec<BTreeSet<InLine>>,
+    /// Mapped instances that are `none`; for all other tasks the state itself is one look away.
+    pub(super) none_mapped: BTreeSet<TiRef>,
     pub(super) timers: BTreeSet<(Timestamp, TiRef)>,
-    /// Instances that hold slots.
+    /// Instances that count against `max_active_tasks`.
     pub(super) holding: u32,
-    /// The same by task, for tasks with a limit within the run.
-    pub(super) holding_by_task: BTreeMap<TaskIx, u32>,
-    /// Instances that are not final.
-    pub(super) unfinished: usize,
+    pub(super) unfinished: u64,
+    /// `failed` or `cancelled`, anywhere.
+    pub(super) failed: u64,
+    /// `failed` or `cancelled`, teardowns excluded.
+    pub(super) failed_work: u64,
+    /// `failed`, `cancelled` or `upstream_failed` leaves.
+    pub(super) bad_leaves: u64,
 }
 
 impl Index {
-    pub(super) fn new(dag: &Dag, tasks: &[Instances]) -> Self {
-        let mut index = Self { upstreams: vec![Tally::default(); tasks.len()], ..Self::default() };
-        for (ix, task) in dag.tasks().iter().enumerate() {
-            if task.is_teardown() {
-                index.setups.insert(ix, Tally::default());
-                for &setup in &task.teardown_for {
-                    index.teardowns.entry(setup).or_default().push(ix);
-                }
+    pub(super) fn of(dag: &Dag, rows: &[Instances]) -> Self {
+        let tasks = dag.tasks().len();
+        let mut index = Self {
+            own: vec![Counts::default(); tasks],
+            upstream: vec![Counts::default(); tasks],
+            holding_of: vec![0; tasks],
+            ready: vec![Frontier::default(); dag.pools().len()],
+            slots: vec![0; dag.pools().len()],
+            queued: vec![BTreeSet::new(); dag.queues().len()],
+            none_mapped: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            holding: 0,
+            unfinished: 0,
+            failed: 0,
+            failed_work: 0,
+            bad_leaves: 0,
+        };
+        for (task, instances) in rows.iter().enumerate() {
+            for (ti, instance) in instances.iter(task) {
+                index.enter(dag, ti, instance.state, instance.resume_at);
+                index.count_own(dag, ti, instance.state, Sign::Plus);
             }
-        }
-        for (task, instances) in tasks.iter().enumerate() {
-            for (map_index, instance) in each(instances) {
-                index.count(dag, TiRef { task, map_index }, instance, 1);
+            for &down in dag.downstream(task) {
+                index.upstream[down].add(index.own[task]);
             }
         }
         index
     }
 
-    /// Follows an instance from one value to the next.
-    pub(super) fn follow(&mut self, dag: &Dag, ti: TiRef, before: &TaskInstance, after: &TaskInstance) {
-        self.count(dag, ti, before, -1);
-        self.count(dag, ti, after, 1);
+    /// Outcomes of the task's own instances.
+    pub(super) fn own(&self, task: TaskIx) -> Counts {
+        self.own[task]
     }
 
-    /// Counts an instance in (1) or out (-1).
-    pub(super) fn count(&mut self, dag: &Dag, ti: TiRef, instance: &TaskInstance, by: i32) {
-        for &down in dag.downstream(ti.task) {
-            self.upstreams[down].count(instance.state, by);
+    /// Outcomes of all instances of the task's direct upstreams.
+    pub(super) fn upstream(&self, task: TaskIx) -> Counts {
+        self.upstream[task]
+    }
+
+    /// Instances of the task that hold slots.
+    pub(super) fn holding_of(&self, task: TaskIx) -> u32 {
+        self.holding_of[task]
+    }
+
+    /// An instance has moved from `before` to `after`. True if that may tell its downstreams something.
+    pub(super) fn moved(&mut self, dag: &Dag, ti: TiRef, before: Standing, after: &TaskInstance) -> bool {
+        self.leave(dag, ti, before);
+        self.enter(dag, ti, after.state, after.resume_at);
+        if !before.state.is_final() && !after.state.is_final() {
+            return false;
         }
-        for teardown in self.teardowns.get(&ti.task).into_iter().flatten() {
-            self.setups.entry(*teardown).or_default().count(instance.state, by);
+        self.count(dag, ti, before.state, Sign::Minus);
+        self.count(dag, ti, after.state, Sign::Plus);
+        true
+    }
+
+    /// `count` instances of `task` that are `none` are there now; a placeholder that is `none` is gone.
+    pub(super) fn expanded(
+        &mut self,
+        dag: &Dag,
+        task: TaskIx,
+        placeholder: bool,
+        added: std::ops::Range<u32>,
+    ) {
+        if placeholder {
+            self.count(dag, TiRef { task, map_index: UNMAPPED }, TaskState::None, Sign::Minus);
         }
-        if !instance.state.is_final() {
-            self.unfinished =
-                self.unfinished.checked_add_signed(by as isize).expect("counted in before it is counted out");
+        for map_index in added {
+            let ti = TiRef { task, map_index: map_index.cast_signed() };
+            self.none_mapped.insert(ti);
+            self.count(dag, ti, TaskState::None, Sign::Plus);
         }
-        let task = dag.task(ti.task);
-        if instance.state.holds_slots() {
-            let add =
-                |n: &mut u32| *n = n.checked_add_signed(by).expect("counted in before it is counted out");
-            add(&mut self.holding);
-            if task.max_active_tis_per_dagrun.is_some() || task.max_active_tis_per_dag.is_some() {
-                add(self.holding_by_task.entry(ti.task).or_default());
-                self.holding_by_task.retain(|_, n| *n > 0);
+    }
+
+    fn place(dag: &Dag, ti: TiRef) -> InLine {
+        (Reverse(dag.priority(ti.task)), ti)
+    }
+
+    fn enter(&mut self, dag: &Dag, ti: TiRef, state: TaskState, resume_at: Option<Timestamp>) {
+        match state {
+            TaskState::None if ti.map_index != UNMAPPED => {
+                self.none_mapped.insert(ti);
             }
-        }
-        let place = (Reverse(dag.priority(ti.task)), ti);
-        match instance.state {
-            TaskState::Scheduled => line(&mut self.ready, Lane::of(task, ti.task), place, by),
-            TaskState::Queued => line(&mut self.queued, task.queue.clone(), place, by),
+            TaskState::Scheduled => {
+                self.line(dag, ti.task).insert(Self::place(dag, ti));
+            }
+            TaskState::Queued => {
+                self.queued[dag.queue_of(ti.task)].insert(Self::place(dag, ti));
+            }
             TaskState::Deferred | TaskState::UpForRetry => {
-                let at = instance.resume_at.expect("a waiting instance knows until when");
-                if by > 0 {
-                    self.timers.insert((at, ti));
-                } else {
-                    self.timers.remove(&(at, ti));
-                }
+                self.timers.insert((resume_at.expect("a wait has an end"), ti));
             }
             TaskState::None
             | TaskState::Running
@@ -126,26 +158,101 @@ impl Index {
             | TaskState::Removed
             | TaskState::Cancelled => {}
         }
+        if state.holds_slots() {
+            self.holding += 1;
+            self.holding_of[ti.task] += 1;
+            self.slots[dag.pool_of(ti.task)] += u64::from(dag.task(ti.task).pool_slots);
+        }
     }
-}
 
-/// Puts a place into its line, or takes it out; empty lines are not kept.
-fn line<K: Ord>(lines: &mut BTreeMap<K, BTreeSet<Place>>, key: K, place: Place, by: i32) {
-    if by > 0 {
-        lines.entry(key).or_default().insert(place);
-    } else if let Some(set) = lines.get_mut(&key) {
-        set.remove(&place);
-        if set.is_empty() {
-            lines.remove(&key);
+    fn leave(&mut self, dag: &Dag, ti: TiRef, before: Standing) {
+        match before.state {
+            TaskState::None if ti.map_index != UNMAPPED => {
+                self.none_mapped.remove(&ti);
+            }
+            TaskState::Scheduled => {
+                let line = self.line(dag, ti.task);
+                line.remove(&Self::place(dag, ti));
+                if line.is_empty() && is_gated(dag.task(ti.task)) {
+                    self.ready[dag.pool_of(ti.task)].gated.remove(&ti.task);
+                }
+            }
+            TaskState::Queued => {
+                self.queued[dag.queue_of(ti.task)].remove(&Self::place(dag, ti));
+            }
+            TaskState::Deferred | TaskState::UpForRetry => {
+                self.timers.remove(&(before.resume_at.expect("a wait has an end"), ti));
+            }
+            TaskState::None
+            | TaskState::Running
+            | TaskState::Success
+            | TaskState::Failed
+            | TaskState::Skipped
+            | TaskState::UpstreamFailed
+            | TaskState::Removed
+            | TaskState::Cancelled => {}
+        }
+        if before.state.holds_slots() {
+            self.holding -= 1;
+            self.holding_of[ti.task] -= 1;
+            self.slots[dag.pool_of(ti.task)] -= u64::from(dag.task(ti.task).pool_slots);
+        }
+    }
+
+    /// The line that instances of `task` stand in while they are `scheduled`.
+    fn line(&mut self, dag: &Dag, task: TaskIx) -> &mut BTreeSet<InLine> {
+        let frontier = &mut self.ready[dag.pool_of(task)];
+        if is_gated(dag.task(task)) { frontier.gated.entry(task).or_default() } else { &mut frontier.plain }
+    }
+
+    /// Counts for the run, the task and its direct downstreams.
+    fn count(&mut self, dag: &Dag, ti: TiRef, state: TaskState, sign: Sign) {
+        self.count_own(dag, ti, state, sign);
+        for &down in dag.downstream(ti.task) {
+            if let Some(count) = self.upstream[down].of(state) {
+                sign.apply(count);
+            }
+        }
+    }
+
+    fn count_own(&mut self, dag: &Dag, ti: TiRef, state: TaskState, sign: Sign) {
+        if let Some(count) = self.own[ti.task].of(state) {
+            sign.apply(count);
+        }
+        if !state.is_final() {
+            sign.apply(&mut self.unfinished);
+        }
+        let failed = matches!(state, TaskState::Failed | TaskState::Cancelled);
+        if failed {
+            sign.apply(&mut self.failed);
+        }
+        if failed && !dag.task(ti.task).is_teardown() {
+            sign.apply(&mut self.failed_work);
+        }
+        if (failed || state == TaskState::UpstreamFailed) && dag.is_leaf(ti.task) {
+            sign.apply(&mut self.bad_leaves);
         }
     }
 }
 
-/// The instances of a task with their map indexes.
-pub(super) fn each(instances: &Instances) -> impl Iterator<Item = (i32, &TaskInstance)> {
-    let (first, all) = match instances {
-        Instances::One(one) | Instances::Unexpanded(one) => (UNMAPPED, std::slice::from_ref(one)),
-        Instances::Mapped(many) => (0, many.as_slice()),
-    };
-    (first..).zip(all)
+/// What the index must know of an instance's row before a move.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) state: TaskState,
+    pub(super) resume_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Sign {
+    Plus,
+    Minus,
+}
+
+impl Sign {
+    fn apply<N: std::ops::AddAssign + std::ops::SubAssign + From<u8>>(self, count: &mut N) {
+        match self {
+            Self::Plus => *count += N::from(1),
+            Self::Minus => *count -= N::from(1),
+        }
+    }
 }

@@ -1,21 +1,23 @@
-//! The heart: every "should it?" question, as values in and values out.
+//! The heart: what should run, where a run stands, and what follows from what happened. Pure: no clock, no
+//! chance, no IO, no hash-map order; equal arguments give equal answers.
 //!
-//! Invariants of this floor: no IO, no waiting, no clock, no chance, no wire format, no order that is
-//! chance. One function ([`step::step`]) decides; one table ([`state::next`]) says which state may follow;
-//! one place moves an instance. A broken invariant panics.
+//! Read [`state`] (the one table), [`dag`], [`run`], then [`step`](mod@step), which uses `apply` for inputs,
+//! `plan` for what follows and `admit` for limits. [`select`] chooses instances for a clear, [`why`](mod@why)
+//! says what an instance waits for.
 
+mod admit;
 mod apply;
 pub mod dag;
+pub mod decision;
+mod graph;
 pub mod ids;
 mod index;
 mod plan;
-mod reason;
+pub mod reason;
 pub mod retry;
-pub mod rule;
+mod rule;
 pub mod run;
 pub mod select;
 pub mod state;
 pub mod step;
 pub mod why;
-
-pub use apply::LOST_MAX;

@@ -1,94 +1,106 @@
-//! Whether a failed attempt is followed by another, and when.
+//! Whether and when a failed attempt is followed by another. The jitter is a hash, so the answer is a
+//! function of its arguments.
 
 use std::time::Duration;
 
 use super::dag::RetryPolicy;
-use super::ids::Timestamp;
+use super::ids::{RunKey, TaskId, Timestamp};
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// Another attempt, not before this time.
+    /// Another attempt, from this time on.
     RetryAt(Timestamp),
     /// None.
     GiveUp,
 }
 
-/// The shortest first wait.
-const WAIT_MIN: Duration = Duration::from_secs(1);
-
-/// Attempt `try_number` (from 1 since the last clear) ended at `ended_at` with an error that another
-/// attempt may help.
+/// What follows when attempt `try_number` (from 1) ended at `ended_at` with an error that another attempt
+/// may cure.
 ///
-/// With m = `exponential_backoff` and n = `try_number`, b = max(1 s, ⌈delay · mⁿ⁻¹⌉) in whole seconds, and the
-/// wait is b + (salt mod b), at most `delay_max`: chance enters only through `salt`, a hash of names. With
-/// m = 0 the wait is `delay`, without jitter.
+/// With `b = max(1 s, ceil(delay × m^(try_number − 1)))` in whole seconds, m being the policy's factor, the
+/// wait is `min(b + hash mod b, delay_max)`, so in [b, 2b). A factor of 0 waits `delay` each time.
+/// `salt` comes from [`salt`].
 #[must_use]
 pub fn after_failure(policy: &RetryPolicy, try_number: u32, ended_at: Timestamp, salt: u64) -> RetryDecision {
     if try_number > policy.retries {
         return RetryDecision::GiveUp;
     }
-    if policy.exponential_backoff == 0.0 {
+    if policy.exponential_backoff <= 0.0 {
         return RetryDecision::RetryAt(ended_at.plus(policy.delay.min(policy.delay_max)));
     }
-    let power = policy.exponential_backoff.powi(i32::try_from(try_number - 1).unwrap_or(i32::MAX));
-    let seconds = (policy.delay.as_secs_f64() * power).ceil();
-    let longest = policy.delay_max.as_secs_f64().max(1.0);
-    // Past the longest wait the exact figure does not matter, and it may be infinite.
-    let base = if seconds.is_finite() { seconds.clamp(WAIT_MIN.as_secs_f64(), longest) } else { longest };
-    let base = Duration::from_secs_f64(base);
-    let jitter = Duration::from_secs(salt % base.as_secs().max(1));
+    let exponent = f64::from(try_number.saturating_sub(1));
+    let seconds = policy.delay.as_secs_f64() * policy.exponential_backoff.powf(exponent);
+    // A cast from a float saturates: a wait beyond all bounds becomes the longest one.
+    let base = Duration::from_secs(seconds.ceil() as u64).clamp(Duration::from_secs(1), LONGEST_BASE);
+    let jitter = Duration::from_secs(splitmix(salt ^ u64::from(try_number)) % base.as_secs());
     RetryDecision::RetryAt(ended_at.plus((base + jitter).min(policy.delay_max)))
 }
 
-/// A hash that is the same on every machine and in every version (FNV-1a, 64 bits, parts ended by a zero).
+/// A thousand years: keeps sums of durations in range whatever the policy says.
+const LONGEST_BASE: Duration = Duration::from_secs(1_000 * 366 * 86_400);
+
+/// The hash that sets the jitter of one task instance in one run; the same everywhere and always.
 #[must_use]
-pub fn salt(parts: &[&str], number: u32) -> u64 {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
-    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
-    let text = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    number.to_le_bytes().into_iter().chain(text).fold(BASIS, add)
+pub fn salt(run: &RunKey, task: &TaskId, map_index: i32) -> u64 {
+    let texts = [run.dag_id.as_str(), task.as_str(), run.run_id.as_str()];
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0])).chain(map_index.to_le_bytes());
+    // FNV-1a; `splitmix` spreads it over all bits.
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn splitmix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn policy(retries: u32, delay: u64, m: f64, max: u64) -> RetryPolicy {
-        RetryPolicy {
-            retries,
-            delay: Duration::from_secs(delay),
-            exponential_backoff: m,
-            delay_max: Duration::from_secs(max),
-        }
-    }
-
-    fn wait(policy: &RetryPolicy, n: u32, salt: u64) -> Option<u64> {
-        match after_failure(policy, n, Timestamp(0), salt) {
+    fn wait(policy: &RetryPolicy, try_number: u32, salt: u64) -> Option<u64> {
+        match after_failure(policy, try_number, Timestamp(0), salt) {
             RetryDecision::RetryAt(at) => Some(at.since(Timestamp(0)).as_secs()),
             RetryDecision::GiveUp => None,
         }
     }
 
     #[test]
-    fn a_constant_wait_has_no_jitter() {
-        let policy = policy(2, 30, 0.0, 86_400);
-        assert_eq!(
-            [wait(&policy, 1, 7), wait(&policy, 2, 99), wait(&policy, 3, 0)],
-            [Some(30), Some(30), None]
-        );
+    fn a_constant_wait_has_no_jitter_and_ends_with_the_retries() {
+        let policy = RetryPolicy { retries: 2, delay: Duration::from_secs(30), ..RetryPolicy::default() };
+        assert_eq!([1, 2, 3].map(|n| wait(&policy, n, 7)), [Some(30), Some(30), None]);
     }
 
     #[test]
-    fn a_growing_wait_lies_between_once_and_twice_its_base_and_below_the_limit() {
-        let policy = policy(200, 10, 2.0, 300);
-        for (n, base) in [(1, 10), (2, 20), (3, 40), (4, 80)] {
-            for salt in [0, 1, 12_345, u64::MAX] {
-                let got = wait(&policy, n, salt).unwrap();
-                assert!((base..2 * base).contains(&got), "attempt {n}: {got}");
+    fn backoff_stays_between_one_and_two_times_its_base_and_below_the_longest_wait() {
+        let policy = RetryPolicy {
+            retries: 2_000,
+            delay: Duration::from_secs(10),
+            exponential_backoff: 2.0,
+            delay_max: Duration::from_secs(3_600),
+        };
+        for salt in 0..200 {
+            for (n, base) in [(1, 10), (2, 20), (3, 40), (4, 80)] {
+                let wait = wait(&policy, n, salt).expect("a retry is left");
+                assert!((base..2 * base).contains(&wait), "attempt {n}: {wait} s");
             }
+            assert_eq!(wait(&policy, 2_000, salt), Some(3_600));
         }
-        assert_eq!(wait(&policy, 200, 5), Some(300), "far attempts wait the longest, and nothing overflows");
+        assert_ne!(wait(&policy, 4, 1), wait(&policy, 4, 2));
+    }
+
+    #[test]
+    fn a_wait_is_at_least_a_second_under_backoff() {
+        let policy = RetryPolicy {
+            retries: 1,
+            delay: Duration::ZERO,
+            exponential_backoff: 3.0,
+            ..RetryPolicy::default()
+        };
+        assert_eq!(wait(&policy, 1, 5), Some(1));
     }
 }
