@@ -163,9 +163,9 @@ pub struct RestoredRun {
 
 /// One run with its task instances. Made by [`Run::new`] or loaded by the store through [`Run::restore`].
 ///
-/// Beside the rows it keeps counts (finals per upstream, the ready lanes, slots held), so that a step costs
-/// what it touches. They are derived: `restore` computes them, `step` maintains them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Beside the rows it keeps counts (finals per upstream, the ready frontier, slots held), so that a step
+/// costs what it touches. They are derived: `restore` computes them, `step` maintains them.
+#[derive(Debug, Clone)]
 pub struct Run {
     /// What never changes.
     pub birth: RunBirth,

@@ -17,12 +17,7 @@ use super::Store;
 /// First of all, so that it takes the run's lock; its guard is the version the decision was made from.
 const BUMP_RUN: &str = "UPDATE dag_run SET version = version + 1 \
      WHERE dag_id = $1 AND run_id = $2 AND version = $3 RETURNING run_no";
-const MOVE_RUN: &str = "UPDATE dag_run SET state = $3, \
-     started_at_us = CASE WHEN $3 = 'queued' THEN NULL WHEN $3 = 'running' THEN $4 \
-         WHEN $5 THEN COALESCE(started_at_us, $4) ELSE started_at_us END, \
-     ended_at_us = CASE WHEN $5 THEN $4 ELSE NULL END, \
-     with_failures = ($3 = 'success' AND EXISTS (SELECT 1 FROM task_instance \
-         WHERE run_no = $1 AND state IN ('failed', 'upstream_failed'))) \
+const MOVE_RUN: &str = "UPDATE dag_run SET state = $3, started_at_us = $4, ended_at_us = $5, with_failures = $6 \
      WHERE run_no = $1 AND state = $2";
 /// A list that is longer after a clear finds the shorter list's rows there: they stay.
 const EXPAND: &str = "WITH RECURSIVE place (map_index) AS (SELECT CAST(0 AS BIGINT) UNION ALL \
@@ -107,7 +102,7 @@ impl Commit {
         }
         commit.pools.sort();
         commit.pools.dedup();
-        if let Some(RunChange { from, to, reason }) = &decision.run_change {
+        if let Some(RunChange { from, to, reason, .. }) = &decision.run_change {
             let reason = reason.to_string();
             commit.moves.note(
                 &Line { task_id: None, from: from.as_str(), to: to.as_str(), reason },
@@ -164,8 +159,8 @@ impl Commit {
             tx.execute(EXPAND, &all).await?;
         }
         self.moves.write(tx, run_no).await?;
-        if let Some(RunChange { from, to, reason: _ }) = &self.run_change {
-            self.move_run(tx, run_no, *from, *to).await?;
+        if let Some(change) = &self.run_change {
+            move_run(tx, run_no, change).await?;
         }
         UPSERT_OUTPUTS.run(tx, run_no, &self.outputs).await?;
         self.admit(tx).await?;
@@ -174,29 +169,22 @@ impl Commit {
         }
         Ok(self.expected_version + 1)
     }
+}
 
-    async fn move_run(
-        &self,
-        tx: &mut Tx<'_>,
-        run_no: i64,
-        from: RunState,
-        to: RunState,
-    ) -> Result<(), StoreError> {
-        let values = [
-            run_no.into(),
-            from.as_str().into(),
-            to.as_str().into(),
-            self.now.0.into(),
-            to.is_final().into(),
-        ];
-        if tx.execute(MOVE_RUN, &values).await? == 1 {
-            return Ok(());
-        }
-        Err(StoreError::Conflict(format!(
-            "run `{}` of `{}` is not `{from}`",
-            self.key.run_id, self.key.dag_id
-        )))
+async fn move_run(tx: &mut Tx<'_>, run_no: i64, change: &RunChange) -> Result<(), StoreError> {
+    let RunChange { from, to, started_at, ended_at, with_failures, reason: _ } = change;
+    let values = [
+        run_no.into(),
+        from.as_str().into(),
+        to.as_str().into(),
+        Value::Int(started_at.map(|at| at.0)),
+        Value::Int(ended_at.map(|at| at.0)),
+        Value::Bool(Some(*with_failures)),
+    ];
+    if tx.execute(MOVE_RUN, &values).await? == 1 {
+        return Ok(());
     }
+    Err(StoreError::Conflict(format!("the run is not `{from}` any more")))
 }
 
 impl Write for Commit {

@@ -248,7 +248,13 @@ const fn kind<K: TaskKind>() -> Kind {
 }
 
 /// Every kind. A new one is a file in this folder and a line here.
-pub const KINDS: &[Kind] = &[kind::<noop::Noop>()];
+pub const KINDS: &[Kind] = &[
+    kind::<bash::Bash>(),
+    kind::<branch::Branch>(),
+    kind::<branch::ShortCircuit>(),
+    kind::<http::Http>(),
+    kind::<noop::Noop>(),
+];
 
 /// The kind called `name`.
 #[must_use]
