@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use crate::core::dag::Dag;
 use crate::core::ids::{RunKey, Timestamp};
 use crate::core::run::{Alert, Decision, RunChange, UNMAPPED};
-use crate::core::state::RunState;
 
 use super::chunked::Chunked;
 use super::db::{BoxFuture, Tx, Value, Write};
@@ -55,7 +54,6 @@ struct Commit {
     /// Pools it admits into, in order of their names.
     pools: Vec<String>,
     outbox: Vec<Vec<Value>>,
-    now: Timestamp,
 }
 
 impl Commit {
@@ -70,7 +68,6 @@ impl Commit {
             outputs: Vec::new(),
             pools: Vec::new(),
             outbox: Vec::new(),
-            now,
         };
         for &(ix, length) in decision.expanded.iter().filter(|&&(_, length)| length > 0) {
             let task_id = dag.task(ix).id.as_str();
