@@ -1,4 +1,6 @@
-//! One binary for all integration tests: what is slow to link is linked once.
+//! The one integration-test binary.
 
 mod postgres;
+mod properties;
+mod scenarios;
 mod store;
