@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+pub mod cells;
 pub mod connections;
 pub mod lake;
+pub mod placeholders;
+pub mod warehouse;
 
 /// What goes wrong with data, by whether trying again may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +32,8 @@ impl DatasetName {
     /// # Errors
     /// The rule that was broken, for people.
     pub fn parse(text: &str) -> Result<Self, String> {
-        crate::core::ids::TaskId::parse(text).map_err(|e| e.to_string().replace("task id", "dataset name"))?;
+        crate::core::ids::TaskId::parse(text)
+            .map_err(|e| e.to_string().replace("task id", "dataset name"))?;
         Ok(Self(text.to_owned()))
     }
 
