@@ -5,6 +5,7 @@ use std::fmt;
 pub mod cells;
 pub mod connections;
 pub mod lake;
+pub mod load;
 pub mod placeholders;
 pub mod warehouse;
 
