@@ -5,14 +5,17 @@
 
 use std::fmt;
 
+pub mod cells;
 pub(crate) mod commit;
 pub mod connections;
 pub(crate) mod durable;
 pub mod lake;
+pub mod placeholders;
 pub mod schema;
 pub mod session;
 pub mod sql;
 pub(crate) mod staging;
+pub mod warehouse;
 
 /// What goes wrong with data, by whether trying again may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,19 +59,11 @@ impl fmt::Display for DatasetName {
     }
 }
 
-/// How unlike a known name may be to be offered as a hint.
-const NEAR_ENOUGH: f64 = 0.75;
-
 /// `\nhint: …` with the name among `known` that is most like `name`, or with all of them if they are few.
 pub(crate) fn hint_near<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let near = known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
-        .filter(|(likeness, _)| *likeness >= NEAR_ENOUGH)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((_, candidate)) => format!("\nhint: did you mean `{candidate}`?"),
+    match connections::near_name(name, known.iter().copied()) {
+        Some(near) => format!("\nhint: did you mean `{near}`?"),
         None if known.is_empty() => String::new(),
         None if known.len() <= 12 => format!("\nhint: known are `{}`", known.join("`, `")),
         None => format!("\nhint: {} are known, none of a similar name", known.len()),
