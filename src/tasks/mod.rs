@@ -97,6 +97,8 @@ pub struct Shared {
     pub dags_dir: PathBuf,
     /// The home folder: warehouse, models, scratch.
     pub home: PathBuf,
+    /// The part of our own environment that subprocesses inherit.
+    pub inherited_env: Vec<(String, String)>,
     /// One HTTP client for all.
     pub http: reqwest::Client,
     /// The lake.
@@ -178,6 +180,14 @@ pub enum TaskError {
     /// No attempt can help: wrong settings, wrong data.
     #[error("{0}")]
     Permanent(String),
+    /// A program ended with a code other than 0; `retry_on` may judge it by that.
+    #[error("{text}")]
+    Exited {
+        /// The exit code.
+        code: i32,
+        /// For people.
+        text: String,
+    },
 }
 
 /// One entry of [`KINDS`]: a [`TaskKind`] with its type erased.
@@ -238,7 +248,13 @@ const fn kind<K: TaskKind>() -> Kind {
 }
 
 /// Every kind. A new one is a file in this folder and a line here.
-pub const KINDS: &[Kind] = &[kind::<noop::Noop>()];
+pub const KINDS: &[Kind] = &[
+    kind::<bash::Bash>(),
+    kind::<branch::Branch>(),
+    kind::<branch::ShortCircuit>(),
+    kind::<http::Http>(),
+    kind::<noop::Noop>(),
+];
 
 /// The kind called `name`.
 #[must_use]
@@ -246,4 +262,7 @@ pub fn find(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| k.name == name)
 }
 
-pub mod noop;
+mod bash;
+mod branch;
+mod http;
+mod noop;

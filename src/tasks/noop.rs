@@ -8,7 +8,7 @@ use super::{TaskContext, TaskError, TaskKind, TaskOutput};
 /// Does nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Noop {}
+pub(super) struct Noop {}
 
 impl TaskKind for Noop {
     const NAME: &'static str = "noop";
