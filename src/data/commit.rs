@@ -129,8 +129,9 @@ fn operation(proposal: &Proposal<'_>) -> DeltaOperation {
 fn actions(state: Option<&DeltaTableState>, proposal: &Proposal<'_>) -> Result<Vec<Action>, DataError> {
     let mut actions = Vec::new();
     if state.is_none() {
-        let protocol: Protocol = serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))
-            .map_err(|error| DataError::Permanent(error.to_string()))?;
+        let protocol: Protocol =
+            serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))
+                .map_err(|error| DataError::Permanent(error.to_string()))?;
         actions.push(Action::Protocol(protocol));
     }
     if let Some(metadata) = metadata(state, proposal)? {
@@ -219,7 +220,8 @@ fn move_cursor(
     if cursor.repeated {
         return Ok(());
     }
-    let there: Option<Value> = configuration.get(CURSOR_PROPERTY).and_then(|text| serde_json::from_str(text).ok());
+    let there: Option<Value> =
+        configuration.get(CURSOR_PROPERTY).and_then(|text| serde_json::from_str(text).ok());
     if there != cursor.from {
         return Err(DataError::Retryable(format!(
             "dataset `{}`: another run has moved the cursor since it was read",

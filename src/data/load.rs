@@ -9,9 +9,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use sha2::{Digest, Sha256};
 
-use super::DataError;
-use super::connections::near_name;
 use super::warehouse::{Dialect, TableName, Tx, Warehouse, check_column, quoted};
+use super::{DataError, hint_near};
 
 mod ledger;
 mod publish;
@@ -168,21 +167,12 @@ fn check_columns(schema: &SchemaRef, load: &Load) -> Result<(), DataError> {
     let mut problems: Vec<String> = wanted
         .into_iter()
         .filter(|name| !known.contains(&name.as_str()))
-        .map(|name| unknown_column(name, &known))
+        .map(|name| format!("there is no column `{name}`{}", hint_near(name, known.iter().copied())))
         .collect();
     if known.contains(&LOAD_COLUMN) || (known.contains(&DELETE_COLUMN) && !by_key) {
         problems.push(format!("columns called `{LOAD_COLUMN}` and `{DELETE_COLUMN}` are ours, rename them"));
     }
     if problems.is_empty() { Ok(()) } else { Err(DataError::Permanent(problems.join("\n"))) }
-}
-
-/// Says that there is no such column, with the near name or all names.
-#[must_use]
-pub fn unknown_column(name: &str, known: &[&str]) -> String {
-    match near_name(name, known.iter().copied()) {
-        Some(near) => format!("there is no column `{name}`\nhint: did you mean `{near}`?"),
-        None => format!("there is no column `{name}`\nhint: the columns are {}", known.join(", ")),
-    }
 }
 
 async fn create_staging(

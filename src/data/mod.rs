@@ -9,6 +9,7 @@ pub mod cells;
 pub(crate) mod commit;
 pub mod connections;
 pub(crate) mod durable;
+pub mod frames;
 pub mod lake;
 pub mod load;
 pub mod placeholders;
