@@ -129,8 +129,9 @@ fn operation(proposal: &Proposal<'_>) -> DeltaOperation {
 fn actions(state: Option<&DeltaTableState>, proposal: &Proposal<'_>) -> Result<Vec<Action>, DataError> {
     let mut actions = Vec::new();
     if state.is_none() {
-        let protocol: Protocol = serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))
-            .map_err(|error| DataError::Permanent(error.to_string()))?;
+        let protocol: Protocol =
+            serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))
+                .map_err(|error| DataError::Permanent(error.to_string()))?;
         actions.push(Action::Protocol(protocol));
     }
     if let Some(metadata) = metadata(state, proposal)? {
@@ -185,7 +186,7 @@ fn metadata(state: Option<&DeltaTableState>, proposal: &Proposal<'_>) -> Result<
         }
     };
     let Some(there) = there else {
-        return new_metadata(&schema, proposal.partition_by, configuration).map(Some).map_err(of_delta);
+        return new_metadata(&schema, proposal.partition_by, configuration).map(Some).map_err(of_kernel);
     };
     if !matches!(proposal.mode, WriteMode::Overwrite) && there.partition_columns() != proposal.partition_by {
         return Err(DataError::Retryable(format!(
@@ -202,7 +203,11 @@ fn metadata(state: Option<&DeltaTableState>, proposal: &Proposal<'_>) -> Result<
     new_metadata(&schema, proposal.partition_by, configuration)
         .and_then(|metadata| metadata.with_table_id(there.id().to_owned()))
         .map(Some)
-        .map_err(of_delta)
+        .map_err(of_kernel)
+}
+
+fn of_kernel(error: impl Into<DeltaTableError>) -> DataError {
+    of_delta(error.into())
 }
 
 fn kernel_schema(schema: &Schema) -> Result<StructType, DataError> {
@@ -219,7 +224,8 @@ fn move_cursor(
     if cursor.repeated {
         return Ok(());
     }
-    let there: Option<Value> = configuration.get(CURSOR_PROPERTY).and_then(|text| serde_json::from_str(text).ok());
+    let there: Option<Value> =
+        configuration.get(CURSOR_PROPERTY).and_then(|text| serde_json::from_str(text).ok());
     if there != cursor.from {
         return Err(DataError::Retryable(format!(
             "dataset `{}`: another run has moved the cursor since it was read",

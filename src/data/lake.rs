@@ -29,10 +29,10 @@ use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
 use reqwest::Url;
 use serde_json::Value;
 
@@ -226,14 +226,8 @@ impl Lake {
             let (schema, partition_by) = shape(dataset, state, &input, &mode, partition_by)?;
             let staged = stage(log.object_store(None), &folder(key), schema, &partition_by, batches).await?;
             self.sync_rows(dataset, &staged).await?;
-            let proposal = Proposal {
-                dataset,
-                mode: &mode,
-                partition_by: &partition_by,
-                key,
-                staged: &staged,
-                cursor,
-            };
+            let proposal =
+                Proposal { dataset, mode: &mode, partition_by: &partition_by, key, staged: &staged, cursor };
             let version = commit(&log, &proposal).await?;
             self.sync_log(dataset, version).await?;
             Ok(Written { version, rows: staged.rows, bytes: staged.bytes })
@@ -334,8 +328,10 @@ impl Lake {
     }
 
     fn log(&self, dataset: &DatasetName) -> LogStoreRef {
-        let url = self.0.root.join(&format!("{dataset}/")).expect("the letters of a dataset's name are a URL's");
-        let inside = PrefixStore::new(Arc::clone(&self.0.store), self.0.prefix.clone().join(dataset.as_str()));
+        let url =
+            self.0.root.join(&format!("{dataset}/")).expect("the letters of a dataset's name are a URL's");
+        let inside =
+            PrefixStore::new(Arc::clone(&self.0.store), self.0.prefix.clone().join(dataset.as_str()));
         default_logstore(Arc::new(inside), Arc::clone(&self.0.store), &url, &StorageConfig::default())
     }
 
@@ -394,7 +390,9 @@ fn shape(
     for name in &partitions {
         if schema.field_with_name(name).is_err() {
             let hint = hint_near(name, schema.fields().iter().map(|field| field.name().as_str()));
-            return refuse(format!("`partition_by` names the column `{name}`, which the rows do not have{hint}"));
+            return refuse(format!(
+                "`partition_by` names the column `{name}`, which the rows do not have{hint}"
+            ));
         }
     }
     if partitions.len() == schema.fields().len() {
@@ -412,7 +410,10 @@ fn committed(note: &Value) -> Option<Committed> {
         (from, cursor.get("to").cloned().unwrap_or_default())
     });
     Some(Committed {
-        key: WriteKey { app_id: note.get("app_id")?.as_str()?.to_owned(), fence: note.get("fence")?.as_i64()? },
+        key: WriteKey {
+            app_id: note.get("app_id")?.as_str()?.to_owned(),
+            fence: note.get("fence")?.as_i64()?,
+        },
         rows: note.get("rows")?.as_u64()?,
         cursor: window,
     })

@@ -6,10 +6,13 @@
 use std::fmt;
 
 pub mod cells;
+pub mod columns;
 pub(crate) mod commit;
 pub mod connections;
 pub(crate) mod durable;
+pub mod intake;
 pub mod lake;
+pub mod pipe;
 pub mod placeholders;
 pub mod schema;
 pub mod session;

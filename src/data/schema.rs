@@ -182,7 +182,9 @@ pub fn evolved(dataset: &str, there: &Schema, input: &Schema) -> Result<SchemaRe
     if problems.is_empty() {
         return Ok(Arc::new(Schema::new(fields)));
     }
-    problems.push("hint: cast the input, or write with `mode: overwrite`, which replaces the columns too".to_owned());
+    problems.push(
+        "hint: cast the input, or write with `mode: overwrite`, which replaces the columns too".to_owned(),
+    );
     Err(DataError::Permanent(problems.join("\n")))
 }
 
@@ -246,7 +248,8 @@ mod tests {
     fn a_new_column_is_added_and_a_narrow_one_widened() {
         let there = schema(&[("a", DataType::Int64)]);
         let input = schema(&[("c", DataType::Utf8), ("a", DataType::Int32)]);
-        let names: Vec<_> = evolved("x", &there, &input).unwrap().fields().iter().map(|f| f.name().clone()).collect();
+        let names: Vec<_> =
+            evolved("x", &there, &input).unwrap().fields().iter().map(|f| f.name().clone()).collect();
         assert_eq!(names, ["a", "c"]);
     }
 }

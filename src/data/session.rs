@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider};
 use datafusion::common::SchemaError;
+use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -20,7 +21,6 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::TableReference;
 use deltalake_core::DeltaTableError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -99,7 +99,8 @@ pub fn select<'a>(
         let statement = statement.bind(values)?;
         let inputs = register(lake, &session, tables).await?;
         let plan = session.state().statement_to_plan(statement).await.map_err(of_datafusion)?;
-        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let reading =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(of_datafusion)?;
         let frame = session.execute_logical_plan(plan).await.map_err(of_datafusion)?;
         let rows = frame.execute_stream().await.map_err(of_datafusion)?;
@@ -140,7 +141,8 @@ async fn find(lake: &Lake, text: &str) -> Result<Result<DatasetName, String>, Da
     let known = lake.list().await?;
     let same = |name: &&DatasetName| {
         let name = name.as_str();
-        name.eq_ignore_ascii_case(text) || name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(text))
+        name.eq_ignore_ascii_case(text)
+            || name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(text))
     };
     let found: Vec<_> = known.iter().filter(same).collect();
     Ok(match found.as_slice() {
@@ -180,7 +182,9 @@ pub fn of_datafusion(error: DataFusionError) -> DataError {
         if let Some(ours) = inner.downcast_ref::<DataError>() {
             return ours.clone();
         }
-        if inner.downcast_ref::<object_store::Error>().is_some() || inner.downcast_ref::<std::io::Error>().is_some() {
+        if inner.downcast_ref::<object_store::Error>().is_some()
+            || inner.downcast_ref::<std::io::Error>().is_some()
+        {
             return DataError::Retryable(error.strip_backtrace());
         }
         source = inner.source();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::TableReference;
+use datafusion::common::TableReference;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, Expr, Value as Literal, visit_expressions_mut};
@@ -52,12 +52,15 @@ impl Select {
             .build()
             .and_then(|mut parser| parser.parse_statements())
             .map_err(|error| syntax(&error.to_string()))?;
-        let statement = statements.pop_front().ok_or_else(|| problem("there is no statement, expected one SELECT"))?;
+        let statement =
+            statements.pop_front().ok_or_else(|| problem("there is no statement, expected one SELECT"))?;
         if !statements.is_empty() {
             return Err(problem("there are several statements, expected one SELECT"));
         }
         match &statement {
-            Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)) => Ok(Self(statement)),
+            Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)) => {
+                Ok(Self(statement))
+            }
             other => {
                 let text = other.to_string();
                 let verb = text.split_whitespace().next().unwrap_or_default().to_owned();
@@ -129,9 +132,7 @@ fn literal_of(name: &str, value: &Bound) -> Result<Expr, String> {
         Bound::Json(Value::String(text)) => plain(Literal::SingleQuotedString(text.clone())),
         // The text comes from a number, so it is a number's.
         Bound::Json(Value::Number(number)) => ours(&format!("({number})")),
-        Bound::Moment(at) => {
-            ours(&format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", at.0))
-        }
+        Bound::Moment(at) => ours(&format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", at.0)),
         Bound::Json(Value::Array(_) | Value::Object(_)) => {
             Err(format!("`:{name}` is a list or an object, expected a single value"))
         }
@@ -151,7 +152,8 @@ fn syntax(text: &str) -> SqlProblem {
     let words = words.split("\")").next().unwrap_or(words).trim_start_matches("sql parser error: ");
     let place = words.rfind(" at Line: ").and_then(|at| {
         let (line, column) = words[at + 10..].split_once(", Column: ")?;
-        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+        let digits =
+            |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
         Some((at, (digits(line)?, digits(column)?)))
     });
     let message = words[..place.map_or(words.len(), |(at, _)| at)].replace("\\\"", "\"").replace("\\'", "'");
@@ -181,7 +183,8 @@ mod tests {
     #[test]
     fn only_names_outside_quotes_comments_and_casts_are_bound() {
         assert_eq!(
-            bound("SELECT ':low', \":low\", a::text /* :low */ FROM t WHERE a > :low AND b < :high -- :low").unwrap(),
+            bound("SELECT ':low', \":low\", a::text /* :low */ FROM t WHERE a > :low AND b < :high -- :low")
+                .unwrap(),
             "SELECT ':low', \":low\", a::TEXT FROM t WHERE a > (-1) AND b < 'it''s'"
         );
         assert!(bound("SELECT :start").unwrap().contains("arrow_cast(0, "));
@@ -210,7 +213,8 @@ mod tests {
 
     #[test]
     fn tables_are_those_not_defined_by_the_statement_itself() {
-        let select = Select::parse("WITH x AS (SELECT * FROM raw.orders) SELECT * FROM x JOIN b USING (k)").unwrap();
+        let select =
+            Select::parse("WITH x AS (SELECT * FROM raw.orders) SELECT * FROM x JOIN b USING (k)").unwrap();
         let names: Vec<_> = select.tables().unwrap().iter().map(dataset_text).collect();
         assert_eq!(names, ["b", "raw.orders"]);
     }

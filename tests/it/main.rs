@@ -1,1 +1,4 @@
+//! Integration tests, one module per claim-bearing room.
 
+#[cfg(feature = "data")]
+mod lake;
