@@ -186,7 +186,7 @@ fn metadata(state: Option<&DeltaTableState>, proposal: &Proposal<'_>) -> Result<
         }
     };
     let Some(there) = there else {
-        return new_metadata(&schema, proposal.partition_by, configuration).map(Some).map_err(of_delta);
+        return new_metadata(&schema, proposal.partition_by, configuration).map(Some).map_err(of_kernel);
     };
     if !matches!(proposal.mode, WriteMode::Overwrite) && there.partition_columns() != proposal.partition_by {
         return Err(DataError::Retryable(format!(
@@ -203,7 +203,11 @@ fn metadata(state: Option<&DeltaTableState>, proposal: &Proposal<'_>) -> Result<
     new_metadata(&schema, proposal.partition_by, configuration)
         .and_then(|metadata| metadata.with_table_id(there.id().to_owned()))
         .map(Some)
-        .map_err(of_delta)
+        .map_err(of_kernel)
+}
+
+fn of_kernel(error: impl Into<DeltaTableError>) -> DataError {
+    of_delta(error.into())
 }
 
 fn kernel_schema(schema: &Schema) -> Result<StructType, DataError> {

@@ -6,12 +6,15 @@
 use std::fmt;
 
 pub mod cells;
+pub mod columns;
 pub(crate) mod commit;
 pub mod connections;
 pub(crate) mod durable;
 pub mod frames;
+pub mod intake;
 pub mod lake;
 pub mod load;
+pub mod pipe;
 pub mod placeholders;
 pub mod schema;
 pub mod session;
