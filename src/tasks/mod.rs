@@ -276,3 +276,5 @@ mod load;
 mod noop;
 #[cfg(feature = "data")]
 mod sql;
+pub mod template;
+pub mod units;
