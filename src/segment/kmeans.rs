@@ -30,6 +30,17 @@ impl KMeansOptions {
     pub fn new(clusters: usize) -> Self {
         Self { clusters, runs: 10, max_iterations: 300, tolerance: 1e-4, seed: 42 }
     }
+
+    /// # Errors
+    /// [`KMeansError::Zero`] for a count of 0.
+    pub(super) fn check_counts(&self) -> Result<(), KMeansError> {
+        let counts =
+            [("clusters", self.clusters), ("runs", self.runs), ("max_iterations", self.max_iterations)];
+        match counts.iter().find(|(_, count)| *count == 0) {
+            Some(&(option, _)) => Err(KMeansError::Zero { option }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A fitted clustering.
@@ -140,11 +151,7 @@ fn check(points: &Matrix, options: &KMeansOptions) -> Result<(), KMeansError> {
     if points.width() == 0 {
         return Err(KMeansError::NoColumns);
     }
-    let counts =
-        [("clusters", options.clusters), ("runs", options.runs), ("max_iterations", options.max_iterations)];
-    if let Some(&(option, _)) = counts.iter().find(|(_, count)| *count == 0) {
-        return Err(KMeansError::Zero { option });
-    }
+    options.check_counts()?;
     if points.rows() < options.clusters {
         return Err(KMeansError::TooFewRows { rows: points.rows(), clusters: options.clusters });
     }
@@ -215,9 +222,9 @@ impl Centred {
             matrix.columns()[feature][row] - means[feature]
         });
         let variance = |(column, mean): (&Vec<f64>, &f64)| {
-            let squares = column.par_chunks(CHUNK).map(|chunk| {
-                chunk.iter().fold(0.0, |sum, value| sum + (value - mean) * (value - mean))
-            });
+            let squares = column
+                .par_chunks(CHUNK)
+                .map(|chunk| chunk.iter().fold(0.0, |sum, value| sum + (value - mean) * (value - mean)));
             squares.collect::<Vec<f64>>().iter().sum::<f64>() / rows
         };
         let total: f64 = matrix.columns().iter().zip(&means).map(variance).sum();

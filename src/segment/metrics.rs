@@ -80,8 +80,7 @@ pub fn calinski_harabasz(points: &Matrix, labels: &[u32]) -> Result<f64, Undefin
     let groups = Groups::new(points, labels)?;
     let rows = points.rows() as f64;
     let clusters = groups.members.len() as f64;
-    let overall: Vec<f64> =
-        points.columns().iter().map(|column| column.iter().sum::<f64>() / rows).collect();
+    let overall: Vec<f64> = points.columns().iter().map(|column| column.iter().sum::<f64>() / rows).collect();
     let (mut between, mut within) = (0.0, 0.0);
     for (members, mean) in groups.members.iter().zip(&groups.means) {
         let apart: f64 = mean.iter().zip(&overall).map(|(own, all)| (own - all).powi(2)).sum();

@@ -82,8 +82,10 @@ pub fn silhouette_samples(points: &Matrix, labels: &[u32]) -> Result<Vec<f64>, U
         groups.members.iter().map(|rows| Reference { first: all.select(rows), second: None }).collect();
     let mut samples = vec![0.0; points.rows()];
     for (own, members) in groups.members.iter().enumerate() {
-        let values: Vec<f64> =
-            members.par_iter().map(|&row| evaluate(&all.row(row), own, [true, false], &references).whole).collect();
+        let values: Vec<f64> = members
+            .par_iter()
+            .map(|&row| evaluate(&all.row(row), own, [true, false], &references).whole)
+            .collect();
         members.iter().zip(values).for_each(|(&row, value)| samples[row] = value);
     }
     Ok(samples)

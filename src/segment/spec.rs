@@ -352,11 +352,8 @@ impl FeatureSpec {
 
     /// The declared part in an RFM grid, or the one the name begins with.
     pub fn role(&self) -> Option<Role> {
-        let by_name = [
-            ("recency", Role::Recency),
-            ("frequency", Role::Frequency),
-            ("monetary", Role::Monetary),
-        ];
+        let by_name =
+            [("recency", Role::Recency), ("frequency", Role::Frequency), ("monetary", Role::Monetary)];
         let named = |(word, _): &&(&str, Role)| self.name.starts_with(word);
         self.role.or_else(|| by_name.iter().find(named).map(|(_, role)| *role))
     }

@@ -120,7 +120,9 @@ pub enum PrepareError {
         missing: usize,
     },
     /// The transform is not defined for some values.
-    #[error("feature `{feature}`: {count} values are below 0, which `{transform}` cannot take; the lowest is {lowest} (hint: `signed_log1p` can)")]
+    #[error(
+        "feature `{feature}`: {count} values are below 0, which `{transform}` cannot take; the lowest is {lowest} (hint: `signed_log1p` can)"
+    )]
     BelowZero {
         /// The feature.
         feature: String,
