@@ -326,9 +326,7 @@ impl Dag {
                 edges.push(Edge { upstream: setup, downstream: ix, because: Because::Teardown });
             }
         }
-        edges.sort_by(|a, b| {
-            (a.upstream, a.downstream, &a.because).cmp(&(b.upstream, b.downstream, &b.because))
-        });
+        edges.sort_by(|a, b| (a.upstream, a.downstream, &a.because).cmp(&(b.upstream, b.downstream, &b.because)));
         edges.dedup();
         let mut upstream = vec![Vec::new(); tasks.len()];
         let mut downstream = vec![Vec::new(); tasks.len()];
@@ -509,8 +507,10 @@ mod tests {
     use super::*;
 
     fn dag(names: &[&str], edges: &[(usize, usize)]) -> Result<Dag, DagError> {
-        let tasks =
-            names.iter().map(|n| Task::new(TaskId::parse(n).expect("a valid name"), "bash")).collect();
+        let tasks = names
+            .iter()
+            .map(|n| Task::new(TaskId::parse(n).expect("a valid name"), "bash"))
+            .collect();
         let edges = edges
             .iter()
             .map(|&(upstream, downstream)| Edge { upstream, downstream, because: Because::Declared })

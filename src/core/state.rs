@@ -3,6 +3,7 @@
 //! A state is spelled once, here: SQL, JSON, CSS classes and the command line all use [`TaskState::as_str`]
 //! and [`RunState::as_str`]. A column that holds one is never null.
 
+
 macro_rules! spelled {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*

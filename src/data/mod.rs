@@ -29,8 +29,7 @@ impl DatasetName {
     /// # Errors
     /// The rule that was broken, for people.
     pub fn parse(text: &str) -> Result<Self, String> {
-        crate::core::ids::TaskId::parse(text)
-            .map_err(|e| e.to_string().replace("task id", "dataset name"))?;
+        crate::core::ids::TaskId::parse(text).map_err(|e| e.to_string().replace("task id", "dataset name"))?;
         Ok(Self(text.to_owned()))
     }
 

@@ -238,7 +238,9 @@ const fn kind<K: TaskKind>() -> Kind {
 }
 
 /// Every kind. A new one is a file in this folder and a line here.
-pub const KINDS: &[Kind] = &[kind::<noop::Noop>()];
+pub const KINDS: &[Kind] = &[
+    kind::<noop::Noop>(),
+];
 
 /// The kind called `name`.
 #[must_use]
