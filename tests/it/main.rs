@@ -5,4 +5,6 @@ mod lake;
 mod postgres;
 #[cfg(feature = "data")]
 mod publish;
+#[cfg(feature = "ml")]
+mod segment;
 mod store;
