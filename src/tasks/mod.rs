@@ -253,7 +253,11 @@ pub const KINDS: &[Kind] = &[
     kind::<branch::Branch>(),
     kind::<branch::ShortCircuit>(),
     kind::<http::Http>(),
+    #[cfg(feature = "data")]
+    kind::<load::Load>(),
     kind::<noop::Noop>(),
+    #[cfg(feature = "data")]
+    kind::<sql::Sql>(),
 ];
 
 /// The kind called `name`.
@@ -264,7 +268,13 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 
 mod bash;
 mod branch;
+#[cfg(feature = "data")]
+mod datasets;
 mod http;
+#[cfg(feature = "data")]
+mod load;
 mod noop;
+#[cfg(feature = "data")]
+mod sql;
 pub mod template;
 pub mod units;

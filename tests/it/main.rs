@@ -1,6 +1,13 @@
-//! The one integration-test binary.
+//! The one integration-test binary: what is slow to link is linked once.
 
+mod architecture;
+#[cfg(feature = "data")]
+mod lake;
 mod postgres;
 mod properties;
+#[cfg(feature = "data")]
+mod publish;
 mod scenarios;
+#[cfg(feature = "ml")]
+mod segment;
 mod store;
