@@ -360,7 +360,6 @@ mod tests {
             assert!(!moves.contains(&pair), "{pair:?}");
         }
         assert!(legal_run_moves().contains(&(RunState::Failed, RunState::Running)));
-        assert!(!legal_run_moves().contains(&(RunState::Running, RunState::Queued)));
     }
 
     #[test]
