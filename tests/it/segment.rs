@@ -1,6 +1,8 @@
 //! Segmentation against scikit-learn's figures (`tests/fixtures_sklearn.py` makes them), its properties and
 //! its quality.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::sync::Arc;
 
 use mainspring::segment::choose_k::knee;
