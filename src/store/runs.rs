@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::core::dag::{Dag, TaskIx};
 use crate::core::ids::{DagHash, DagId, Fence, RunId, RunKey, SessionId, TaskId, Timestamp};
-use crate::core::run::{RestoredRun, Instances, Run, RunBirth, RunType, TaskInstance, UNMAPPED};
+use crate::core::run::{Instances, RestoredRun, Run, RunBirth, RunType, TaskInstance, UNMAPPED};
 use crate::core::state::{RunState, TaskState};
 
 use super::Store;
@@ -54,8 +54,7 @@ const INSTANCES: &str = "SELECT task_id, map_index, state, try_number, fence, lo
          started_at_us, ended_at_us, session_id FROM task_instance \
      WHERE run_no = (SELECT run_no FROM dag_run WHERE dag_id = $1 AND run_id = $2) ORDER BY task_id, map_index";
 const LIST_LENGTHS: &str = "SELECT task_id, list_lengths FROM task_output \
-     WHERE run_no = (SELECT run_no FROM dag_run WHERE dag_id = $1 AND run_id = $2) AND list_lengths <> '{}' \
-     ORDER BY task_id, map_index";
+     WHERE run_no = (SELECT run_no FROM dag_run WHERE dag_id = $1 AND run_id = $2) ORDER BY task_id, version, map_index";
 
 /// The schedule of a DAG that has one; a second one will need a second name.
 const SCHEDULE: &str = "schedule";
@@ -335,14 +334,19 @@ impl Store {
             )));
         }
         let tasks = instances(self.task_instances(key).await?, dag)?;
-        let mut list_lengths = BTreeMap::new();
+        // Only the lists of a task's newest attempt count, so a later row takes an earlier one's place.
+        let mut newest = BTreeMap::new();
         for row in self.read(LIST_LENGTHS, &key_values(key)).await? {
             let (id, text) = (task_id(&row, 0)?, row.text(1)?);
             let ix = parsed("task_id", id.as_str(), dag.find(&id))?;
             let lengths: BTreeMap<String, u32> =
                 serde_json::from_str(&text).map_err(|_json| StoreError::unreadable("list_lengths", &text))?;
-            list_lengths.extend(lengths.into_iter().map(|(name, length)| ((ix, Arc::from(name)), length)));
+            newest.insert(ix, lengths);
         }
+        let named = |(ix, lengths): (TaskIx, BTreeMap<String, u32>)| {
+            lengths.into_iter().map(move |(name, length)| ((ix, Arc::from(name)), length))
+        };
+        let list_lengths = newest.into_iter().flat_map(named).collect();
         let RunSummary { birth, state, version, started_at, ended_at, with_failures } = found;
         let rows =
             RestoredRun { birth, state, version, started_at, ended_at, with_failures, tasks, list_lengths };
