@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use petgraph::graph::{DiGraph, NodeIndex};
-
+use super::graph::{cycle_path, needed_setups, priorities, reach, topological_order};
 use super::ids::{DagHash, DagId, PoolName, QueueName, TaskId};
 use super::state::spelled;
 
@@ -295,8 +294,37 @@ pub struct Dag {
     edges: Vec<Edge>,
     upstream: Vec<Vec<TaskIx>>,
     downstream: Vec<Vec<TaskIx>>,
+    derived: Derived,
+}
+
+/// What follows from tasks and edges, by [`TaskIx`] where not said otherwise.
+#[derive(Debug, Clone)]
+struct Derived {
     topological: Vec<TaskIx>,
+    /// Where each task stands in `topological`.
+    places: Vec<usize>,
     priority: Vec<i64>,
+    leaves: Vec<bool>,
+    /// The setups each task needs.
+    needed_setups: Vec<Vec<TaskIx>>,
+    /// The tasks that need a setup without being its direct downstream.
+    scopes: Vec<Vec<TaskIx>>,
+    /// Names of the pools in use, ascending; the next are places in it.
+    pools: Vec<PoolName>,
+    pool_of: Vec<usize>,
+    /// The same for queues.
+    queues: Vec<QueueName>,
+    queue_of: Vec<usize>,
+}
+
+fn numbered<'a, Name: Ord + Clone + 'a>(
+    names: impl Iterator<Item = &'a Name> + Clone,
+) -> (Vec<Name>, Vec<usize>) {
+    let distinct: BTreeSet<&Name> = names.clone().collect();
+    let distinct: Vec<Name> = distinct.into_iter().cloned().collect();
+    let number = |name: &Name| distinct.binary_search(name).expect("every name was collected");
+    let numbers = names.map(number).collect();
+    (distinct, numbers)
 }
 
 impl Dag {
@@ -333,20 +361,44 @@ impl Dag {
         let mut upstream = vec![Vec::new(); tasks.len()];
         let mut downstream = vec![Vec::new(); tasks.len()];
         let pairs: BTreeSet<_> = edges.iter().map(|e| (e.upstream, e.downstream)).collect();
-        let mut graph = DiGraph::<(), (), usize>::default();
-        for _ in &tasks {
-            graph.add_node(());
-        }
         for &(up, down) in &pairs {
             assert!(up < tasks.len() && down < tasks.len(), "edge {up} -> {down} of {} tasks", tasks.len());
-            graph.add_edge(NodeIndex::new(up), NodeIndex::new(down), ());
             downstream[up].push(down);
             upstream[down].push(up);
         }
         let topological = topological_order(&upstream, &downstream)
-            .ok_or_else(|| DagError::Cycle { path: cycle_path(&graph, &tasks) })?;
-        let priority = priorities(&tasks, &upstream, &downstream);
-        Ok(Self { id, hash, settings, tasks, by_id, edges, upstream, downstream, topological, priority })
+            .ok_or_else(|| DagError::Cycle { path: cycle_path(&tasks, &downstream) })?;
+        let priority = priorities(&tasks, &topological, &upstream, &downstream);
+        let mut places = vec![0; tasks.len()];
+        for (place, &ix) in topological.iter().enumerate() {
+            places[ix] = place;
+        }
+        let needed_setups = needed_setups(&tasks, &upstream, &downstream);
+        let mut scopes = vec![Vec::new(); tasks.len()];
+        for (ix, setups) in needed_setups.iter().enumerate() {
+            for &setup in setups.iter().filter(|setup| !upstream[ix].contains(setup)) {
+                scopes[setup].push(ix);
+            }
+        }
+        let (pools, pool_of) = numbered(tasks.iter().map(|task| &task.pool));
+        let (queues, queue_of) = numbered(tasks.iter().map(|task| &task.queue));
+        let leaf = |ix: TaskIx| {
+            !tasks[ix].is_teardown() && downstream[ix].iter().all(|&down: &TaskIx| tasks[down].is_teardown())
+        };
+        let leaves = (0..tasks.len()).map(leaf).collect();
+        let derived = Derived {
+            topological,
+            places,
+            priority,
+            leaves,
+            needed_setups,
+            scopes,
+            pools,
+            pool_of,
+            queues,
+            queue_of,
+        };
+        Ok(Self { id, hash, settings, tasks, by_id, edges, upstream, downstream, derived })
     }
 
     /// All tasks, in the order of the file.
@@ -388,13 +440,13 @@ impl Dag {
     /// Every task after all its upstreams; ties in the order of the file.
     #[must_use]
     pub fn topological(&self) -> &[TaskIx] {
-        &self.topological
+        &self.derived.topological
     }
 
     /// The priority that follows from `priority_weight` and `weight_rule`; greater goes first.
     #[must_use]
     pub fn priority(&self, ix: TaskIx) -> i64 {
-        self.priority[ix]
+        self.derived.priority[ix]
     }
 
     /// All tasks that come after `ix`, directly or not, without `ix`.
@@ -412,96 +464,44 @@ impl Dag {
     /// Whether the outcome of `ix` decides the run's: no downstream but teardowns, and itself none.
     #[must_use]
     pub fn is_leaf(&self, ix: TaskIx) -> bool {
-        !self.tasks[ix].is_teardown()
-            && self.downstream[ix].iter().all(|&down| self.tasks[down].is_teardown())
+        self.derived.leaves[ix]
     }
-}
 
-fn reach(from: TaskIx, next: &[Vec<TaskIx>]) -> BTreeSet<TaskIx> {
-    let mut seen = BTreeSet::new();
-    let mut todo: Vec<TaskIx> = next[from].clone();
-    while let Some(ix) = todo.pop() {
-        if seen.insert(ix) {
-            todo.extend(&next[ix]);
-        }
+    /// Where `ix` stands in [`Dag::topological`].
+    pub(super) fn place(&self, ix: TaskIx) -> usize {
+        self.derived.places[ix]
     }
-    seen
-}
 
-fn topological_order(upstream: &[Vec<TaskIx>], downstream: &[Vec<TaskIx>]) -> Option<Vec<TaskIx>> {
-    let mut missing: Vec<usize> = upstream.iter().map(Vec::len).collect();
-    let mut ready: std::collections::BinaryHeap<_> =
-        (0..missing.len()).filter(|&ix| missing[ix] == 0).map(std::cmp::Reverse).collect();
-    let mut order = Vec::with_capacity(missing.len());
-    while let Some(std::cmp::Reverse(ix)) = ready.pop() {
-        order.push(ix);
-        for &down in &downstream[ix] {
-            missing[down] -= 1;
-            if missing[down] == 0 {
-                ready.push(std::cmp::Reverse(down));
-            }
-        }
+    /// The setups whose success `ix` needs, whatever its trigger rule.
+    #[must_use]
+    pub fn needed_setups(&self, ix: TaskIx) -> &[TaskIx] {
+        &self.derived.needed_setups[ix]
     }
-    (order.len() == missing.len()).then_some(order)
-}
 
-/// One round trip inside a strongly connected component that has one.
-fn cycle_path(graph: &DiGraph<(), (), usize>, tasks: &[Task]) -> Vec<TaskId> {
-    let name = |n: NodeIndex<usize>| tasks[n.index()].id.clone();
-    for component in petgraph::algo::tarjan_scc(graph) {
-        let members: BTreeSet<_> = component.iter().copied().collect();
-        let Some(&start) = members.first() else { continue };
-        let inside = |n: NodeIndex<usize>| {
-            let mut next: Vec<_> = graph.neighbors(n).filter(|m| members.contains(m)).collect();
-            next.sort_unstable();
-            next
-        };
-        if members.len() == 1 && inside(start).is_empty() {
-            continue;
-        }
-        let mut path = vec![start];
-        let mut seen = BTreeSet::from([start]);
-        loop {
-            let here = path[path.len() - 1];
-            let next = inside(here);
-            if let Some(&again) = next.iter().find(|n| seen.contains(n)) {
-                let begin = path.iter().position(|&n| n == again).expect("it was seen on the path");
-                let mut names: Vec<_> = path[begin..].iter().map(|&n| name(n)).collect();
-                names.push(name(again));
-                return names;
-            }
-            let step = next[0];
-            seen.insert(step);
-            path.push(step);
-        }
+    /// Tasks that need the setup `ix` without being its direct downstream.
+    pub(super) fn scope(&self, ix: TaskIx) -> &[TaskIx] {
+        &self.derived.scopes[ix]
     }
-    unreachable_cycle(tasks)
-}
 
-/// Only a graph without a topological order asks for its cycle.
-fn unreachable_cycle(tasks: &[Task]) -> Vec<TaskId> {
-    panic!("no cycle among {} tasks that have no order", tasks.len())
-}
+    /// Names of the pools in use, in ascending order.
+    pub(super) fn pools(&self) -> &[PoolName] {
+        &self.derived.pools
+    }
 
-/// Beyond this many tasks, summing descendants would cost more than the ordering is worth; the longest
-/// path to an end takes its place.
-const EXACT_PRIORITY_TASKS_MAX: usize = 5_000;
+    /// The place of the task's pool in [`Dag::pools`].
+    pub(super) fn pool_of(&self, ix: TaskIx) -> usize {
+        self.derived.pool_of[ix]
+    }
 
-fn priorities(tasks: &[Task], upstream: &[Vec<TaskIx>], downstream: &[Vec<TaskIx>]) -> Vec<i64> {
-    let own = |ix: TaskIx| i64::from(tasks[ix].priority_weight);
-    let sum = |ix: TaskIx, next: &[Vec<TaskIx>]| {
-        if tasks.len() > EXACT_PRIORITY_TASKS_MAX {
-            return own(ix);
-        }
-        reach(ix, next).into_iter().map(own).sum::<i64>() + own(ix)
-    };
-    (0..tasks.len())
-        .map(|ix| match tasks[ix].weight_rule {
-            WeightRule::Absolute => own(ix),
-            WeightRule::Downstream => sum(ix, downstream),
-            WeightRule::Upstream => sum(ix, upstream),
-        })
-        .collect()
+    /// Names of the queues in use, in ascending order.
+    pub(super) fn queues(&self) -> &[QueueName] {
+        &self.derived.queues
+    }
+
+    /// The place of the task's queue in [`Dag::queues`].
+    pub(super) fn queue_of(&self, ix: TaskIx) -> usize {
+        self.derived.queue_of[ix]
+    }
 }
 
 #[cfg(test)]

@@ -266,3 +266,5 @@ mod bash;
 mod branch;
 mod http;
 mod noop;
+pub mod template;
+pub mod units;

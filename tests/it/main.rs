@@ -1,4 +1,8 @@
-//! Integration tests, one module per claim-bearing room.
+//! One binary for all integration tests: what is slow to link is linked once.
 
 #[cfg(feature = "data")]
+mod ingest;
+#[cfg(feature = "data")]
 mod lake;
+mod postgres;
+mod store;
