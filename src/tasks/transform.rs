@@ -1,9 +1,8 @@
 //! `transform`: one SELECT over datasets, written as a dataset.
 //!
-//! Values reach the SQL as bound parameters, `:name`: those of the run (`ds` as text; `ts`,
-//! `logical_date`, `data_interval_start` and `data_interval_end` as moments; `run_id`), the run's own
-//! parameters by their names, and the task's `params`, which win over the run's. Names that Mainspring
-//! gives cannot be taken over. The text itself is never rendered.
+//! Values reach the SQL as bound parameters, `:name`: the task's own `params`, the run's parameters by their
+//! names, and what every run has (`ds` and `run_id` as text; `ts`, `logical_date`, `data_interval_start` and
+//! `data_interval_end` as moments); the first that has the name counts. The text itself is never rendered.
 //!
 //! The same input gives the same rows whatever the order of files and the number of threads, with one
 //! exception: sums of floats may differ in the last digits. Sum decimals, or round.
@@ -14,15 +13,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::amounts::Bytes;
+use super::datasets::{self, Columns};
+use super::units::ByteSize;
 use super::{SpecProblem, TaskContext, TaskError, TaskKind, TaskOutput};
-use crate::data::lake::{WriteKey, WriteMode};
+use crate::data::lake::WriteMode;
 use crate::data::session::{Limits, MEMORY_BYTES, select};
 use crate::data::sql::{Bound, Select, dataset_text};
 use crate::data::{DataError, DatasetName};
-
-/// Parameters that every statement has.
-const GIVEN: [&str; 6] = ["ds", "ts", "logical_date", "data_interval_start", "data_interval_end", "run_id"];
 
 /// Runs one SELECT over datasets and writes the rows as a dataset.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -44,10 +41,10 @@ pub(super) struct Transform {
     incremental: Option<Incremental>,
     /// Columns whose values divide the dataset into partitions.
     #[serde(default)]
-    partition_by: Vec<String>,
+    partition_by: Columns,
     /// Memory of sorts, aggregates and joins; beyond it they spill to disk. Default: 512MiB.
     #[serde(default)]
-    memory_limit: Option<Bytes>,
+    memory_limit: Option<ByteSize>,
     /// Threads. Default: one per core.
     #[serde(default)]
     threads: Option<usize>,
@@ -58,26 +55,7 @@ pub(super) struct Transform {
 #[serde(deny_unknown_fields)]
 struct Incremental {
     /// The column, or columns, of the result that name a partition.
-    by: OneOrMany,
-}
-
-/// One name or several.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(super) enum OneOrMany {
-    /// One.
-    One(String),
-    /// Several.
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    pub(super) fn to_vec(&self) -> Vec<String> {
-        match self {
-            Self::One(name) => vec![name.clone()],
-            Self::Many(names) => names.clone(),
-        }
-    }
+    by: Columns,
 }
 
 impl TaskKind for Transform {
@@ -103,10 +81,7 @@ impl TaskKind for Transform {
         if let Err(wrong) = DatasetName::parse(&self.into) {
             problem("into", wrong, None);
         }
-        for name in self.params.keys().filter(|name| GIVEN.contains(&name.as_str())) {
-            problem("params", format!("`{name}` is given by the run and cannot be set"), None);
-        }
-        if self.incremental.is_some() && !self.partition_by.is_empty() {
+        if self.incremental.is_some() && !self.partition_by.list().is_empty() {
             problem("partition_by", "`incremental: {by: …}` names the partitions already".to_owned(), None);
         }
         problems
@@ -122,11 +97,7 @@ impl TaskKind for Transform {
     }
 
     async fn run(&self, cx: &TaskContext) -> Result<TaskOutput, TaskError> {
-        let work = self.work(cx);
-        tokio::select! {
-            done = work => Ok(done?),
-            () = cx.cancel.cancelled() => Err(TaskError::Retryable("the statement was ended on request".to_owned())),
-        }
+        datasets::unless_cancelled(cx, self.work(cx)).await
     }
 }
 
@@ -141,13 +112,13 @@ impl Transform {
         let inputs: Map<String, Value> =
             selected.inputs.iter().map(|(name, version)| (name.to_string(), json!(version))).collect();
         let (mode, by) = match &self.incremental {
-            Some(incremental) => (WriteMode::OverwritePartitions, incremental.by.to_vec()),
-            None => (WriteMode::Overwrite, self.partition_by.clone()),
+            Some(incremental) => (WriteMode::OverwritePartitions, incremental.by.list()),
+            None => (WriteMode::Overwrite, self.partition_by.list()),
         };
         let written = cx
             .shared
             .lake
-            .write(&into, selected.rows, mode, &by, &write_key(cx))
+            .write(&into, selected.rows, mode, &by, &datasets::write_key(cx))
             .await
             .map_err(|error| at(&place, error))?;
         cx.log.line(&format!("wrote {} rows to `{into}`, version {}", written.rows, written.version));
@@ -187,41 +158,20 @@ fn at(place: &str, error: DataError) -> DataError {
     }
 }
 
-/// The values of `:name`: what the run gives, its parameters, and those of the task.
-pub(super) fn bound_values(cx: &TaskContext, own: &Map<String, Value>) -> BTreeMap<String, Bound> {
-    let mut values = BTreeMap::new();
-    for (name, value) in cx.params.iter().chain(own) {
-        values.insert(name.clone(), Bound::Json(value.clone()));
-    }
-    let text = |text: String| Bound::Json(Value::String(text));
-    let ds = cx.logical_date.to_utc().map_or_else(String::new, |at| at.format("%Y-%m-%d").to_string());
-    values.insert("ds".to_owned(), text(ds));
-    values.insert("run_id".to_owned(), text(cx.run_id.to_string()));
+/// The values of `:name`; the moments of the run as moments, so that SQL can reckon with them.
+fn bound_values(cx: &TaskContext, own: &Map<String, Value>) -> BTreeMap<String, Bound> {
+    let named = datasets::bound_values(cx, own);
+    let mut values: BTreeMap<String, Bound> =
+        named.into_iter().map(|(name, value)| (name, Bound::Json(value))).collect();
     for (name, at) in [
         ("ts", cx.logical_date),
         ("logical_date", cx.logical_date),
         ("data_interval_start", cx.data_interval_start),
         ("data_interval_end", cx.data_interval_end),
     ] {
-        values.insert(name.to_owned(), Bound::Moment(at));
-    }
-    values
-}
-
-/// Who writes: the task instance, under its claim.
-pub(super) fn write_key(cx: &TaskContext) -> WriteKey {
-    WriteKey {
-        app_id: format!("{}/{}/{}/{}", cx.dag_id, cx.run_id, cx.task_id, cx.map_index),
-        fence: i64::try_from(cx.fence.0).unwrap_or(i64::MAX),
-    }
-}
-
-impl From<DataError> for TaskError {
-    fn from(error: DataError) -> Self {
-        match error {
-            DataError::Retryable(text) => Self::Retryable(text),
-            // The claim has been given up, so what this attempt says counts no more.
-            DataError::Permanent(text) | DataError::StaleFence(text) => Self::Permanent(text),
+        if !own.contains_key(name) && !cx.params.contains_key(name) {
+            values.insert(name.to_owned(), Bound::Moment(at));
         }
     }
+    values
 }

@@ -5,4 +5,6 @@ mod ingest;
 #[cfg(feature = "data")]
 mod lake;
 mod postgres;
+#[cfg(feature = "data")]
+mod publish;
 mod store;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::{StreamExt, stream};
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::super::DataError;
 use super::super::cells::{self, Cell, CellKind};
+use super::super::session::{in_stream, of_datafusion};
 use super::{Pool, TableName, Warehouse, explain, quoted, sqlite};
 
 /// Rows of one batch that is read.
@@ -149,8 +149,7 @@ where
     let schema = first.schema();
     let rest = stream::unfold(batches, |mut batches| async move { Some((batches.recv().await?, batches)) });
     let all = stream::once(async move { Ok(first) }).chain(rest);
-    let all =
-        all.map(|batch: Result<_, DataError>| batch.map_err(|e| DataFusionError::External(Box::new(e))));
+    let all = all.map(|batch: Result<_, DataError>| batch.map_err(in_stream));
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, all)))
 }
 
@@ -172,7 +171,7 @@ impl Warehouse {
                 let into = format!("INSERT INTO {} ({}) VALUES ", table.quoted(), columns.join(", "));
                 let mut rows = 0;
                 while let Some(batch) = batches.next().await {
-                    let cells = cells::rows(&batch.map_err(stream_error)?)?;
+                    let cells = cells::rows(&batch.map_err(of_datafusion)?)?;
                     rows += cells.len() as u64;
                     insert(pool, &into, columns.len(), &cells).await.map_err(|e| explain(&self.name, e))?;
                 }
@@ -183,20 +182,6 @@ impl Warehouse {
                 copy(&self.name, pool, &into, batches).await
             }
         }
-    }
-}
-
-/// An error that came through a stream of batches, with its class if it was ours to begin with.
-pub(in super::super) fn stream_error(error: DataFusionError) -> DataError {
-    match error {
-        DataFusionError::External(source) => match source.downcast::<DataError>() {
-            Ok(ours) => *ours,
-            Err(other) => DataError::Permanent(other.to_string()),
-        },
-        DataFusionError::IoError(e) => DataError::Retryable(e.to_string()),
-        DataFusionError::ObjectStore(e) => DataError::Retryable(e.to_string()),
-        DataFusionError::ResourcesExhausted(text) => DataError::Permanent(text),
-        other => DataError::Permanent(other.strip_backtrace()),
     }
 }
 
@@ -222,7 +207,7 @@ async fn copy(
     let mut connection = pool.acquire().await.map_err(explain)?;
     let mut sink = connection.copy_in_raw(into).await.map_err(explain)?;
     while let Some(batch) = batches.next().await {
-        let rows = batch.map_err(stream_error).and_then(|batch| cells::rows(&batch));
+        let rows = batch.map_err(of_datafusion).and_then(|batch| cells::rows(&batch));
         let text = match rows {
             Ok(rows) => copy_text(&rows),
             Err(error) => {
