@@ -15,7 +15,7 @@ use mainspring::data::load::{DELETE_COLUMN, Load, LoadMode, Loaded, Merge, load}
 use mainspring::data::warehouse::{TableName, Warehouse};
 use serde_json::{Map, json};
 
-use super::server::warehouses;
+use super::warehouses;
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
@@ -337,7 +337,7 @@ async fn missing_columns_become_null_and_new_ones_are_added() {
 #[tokio::test]
 async fn an_unknown_key_is_answered_with_the_near_name() {
     let home = tempfile::tempdir().unwrap();
-    let [warehouse, _] = warehouses(home.path()).await;
+    let warehouse = warehouses(home.path()).await.remove(0);
     let mode = LoadMode::Merge(Merge { key: vec!["idd".to_owned()], order_by: None });
     let error = load(&warehouse, people(&[(Some(1), None, 1)]), &plan(mode, "r1", 1)).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no column `idd`\nhint: did you mean `id`?");
@@ -346,10 +346,10 @@ async fn an_unknown_key_is_answered_with_the_near_name() {
 #[tokio::test]
 async fn a_query_binds_its_parameters_with_the_types_the_database_wants() {
     let home = tempfile::tempdir().unwrap();
-    let [sqlite, postgres] = warehouses(home.path()).await;
+    let both = warehouses(home.path()).await;
     let params = json!({"low": 2, "since": "2026-01-01T00:00:00Z", "name": "b"});
     let sql = "SELECT :low + 1 AS n, :name AS name";
-    for warehouse in [&sqlite, &postgres] {
+    for warehouse in &both {
         let sql = if warehouse.name() == "pg" {
             "SELECT :low::int + 1, :name::text, timestamptz '2026-02-01 00:00Z' > :since, 1.50::numeric * :low"
         } else {
@@ -362,7 +362,7 @@ async fn a_query_binds_its_parameters_with_the_types_the_database_wants() {
             if warehouse.name() == "pg" { &["3", "b", "true", "3.00"] } else { &["3", "b"] };
         assert_eq!(row, wanted);
     }
-    let error = sqlite.read("SELECT nope", &Map::new()).await.err().unwrap().to_string();
+    let error = both[0].read("SELECT nope", &Map::new()).await.err().unwrap().to_string();
     assert!(error.starts_with("connection `warehouse`: ") && error.contains("nope"), "{error}");
 }
 
