@@ -254,10 +254,14 @@ pub const KINDS: &[Kind] = &[
     kind::<branch::ShortCircuit>(),
     kind::<http::Http>(),
     #[cfg(feature = "data")]
+    kind::<ingest::Ingest>(),
+    #[cfg(feature = "data")]
     kind::<load::Load>(),
     kind::<noop::Noop>(),
     #[cfg(feature = "data")]
     kind::<sql::Sql>(),
+    #[cfg(feature = "data")]
+    kind::<transform::Transform>(),
 ];
 
 /// The kind called `name`.
@@ -272,9 +276,13 @@ mod branch;
 mod datasets;
 mod http;
 #[cfg(feature = "data")]
+mod ingest;
+#[cfg(feature = "data")]
 mod load;
 mod noop;
 #[cfg(feature = "data")]
 mod sql;
 pub mod template;
+#[cfg(feature = "data")]
+mod transform;
 pub mod units;

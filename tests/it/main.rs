@@ -3,6 +3,8 @@
 mod architecture;
 mod dagbag;
 #[cfg(feature = "data")]
+mod ingest;
+#[cfg(feature = "data")]
 mod lake;
 mod postgres;
 mod properties;
