@@ -14,6 +14,7 @@ pub mod frames;
 pub mod intake;
 pub mod lake;
 pub mod load;
+pub mod models;
 pub mod pipe;
 pub mod placeholders;
 pub mod schema;

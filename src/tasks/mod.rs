@@ -252,12 +252,16 @@ pub const KINDS: &[Kind] = &[
     kind::<bash::Bash>(),
     kind::<branch::Branch>(),
     kind::<branch::ShortCircuit>(),
+    #[cfg(all(feature = "data", feature = "ml"))]
+    kind::<cluster::Cluster>(),
     kind::<http::Http>(),
     #[cfg(feature = "data")]
     kind::<load::Load>(),
     kind::<noop::Noop>(),
     #[cfg(feature = "data")]
     kind::<sql::Sql>(),
+    #[cfg(feature = "data")]
+    kind::<validate::Validate>(),
 ];
 
 /// The kind called `name`.
@@ -268,6 +272,8 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 
 mod bash;
 mod branch;
+#[cfg(all(feature = "data", feature = "ml"))]
+mod cluster;
 #[cfg(feature = "data")]
 mod datasets;
 mod http;
@@ -278,3 +284,5 @@ mod noop;
 mod sql;
 pub mod template;
 pub mod units;
+#[cfg(feature = "data")]
+mod validate;
