@@ -9,6 +9,9 @@ use super::{SpecProblem, TaskContext, TaskError};
 use crate::data::lake::WriteKey;
 use crate::data::{DataError, DatasetName};
 
+/// What follows a clustering's dataset in the name of the dataset of its measures.
+pub(super) const METRICS: &str = "__metrics";
+
 impl From<DataError> for TaskError {
     fn from(error: DataError) -> Self {
         match error {

@@ -518,7 +518,9 @@ impl Expectation {
             Self::Aggregate(e) => format!("{:?}({})", e.function, e.column).to_lowercase(),
             Self::SegmentSize(e) => format!("segment_size({})", e.column),
             Self::Cohesion(e) => format!("cohesion({:?})", e.metric).to_lowercase(),
-            Self::Compare(e) => format!("compare({:?}({}), {})", e.function, e.column, e.table).to_lowercase(),
+            Self::Compare(e) => {
+                format!("compare({:?}({}), {})", e.function, e.column, e.table).to_lowercase()
+            }
         }
     }
 }
