@@ -61,6 +61,7 @@ const SCHEDULE: &str = "schedule";
 
 /// What asking for a run came to; that it was there already is an answer, not an error.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Created {
     /// It is new.
     New(Run),
@@ -208,7 +209,7 @@ impl CreateRun {
             RunType::Manual | RunType::Backfill => None,
         };
         let hash = Value::from(&*birth.dag_hash.0);
-        if tx.fetch_optional(DAG_VERSION, &[hash.clone()]).await?.is_none() {
+        if tx.fetch_optional(DAG_VERSION, std::slice::from_ref(&hash)).await?.is_none() {
             return Err(StoreError::Refused(format!(
                 "dag `{}` has no stored version `{}`: store the version before a run of it",
                 birth.key.dag_id, birth.dag_hash.0
