@@ -114,7 +114,7 @@ fn read(mut root: Node, text: &str, problems: &mut Vec<Problem>) -> Option<DagFi
     });
     let (source, hash) = fingerprint(&root);
     let settings = keys.as_ref().map(settings).unwrap_or_default();
-    let name = id.unwrap_or_else(|| DagId::parse("unnamed").expect("the constant is a valid name"));
+    let name = id.unwrap_or_else(|| DagId::parse(UNNAMED).expect("the constant is a valid name"));
     let dag = link(name, hash, settings, tasks, &groups, problems)?;
     let (keys, schedule) = (keys?, schedule?);
     if problems.len() > before {
@@ -145,20 +145,25 @@ fn fingerprint(root: &Node) -> (String, DagHash) {
     (source, DagHash(Arc::from(hash)))
 }
 
+/// Stands for the name of a DAG that has none, so that the rest of it can be checked.
+const UNNAMED: &str = "unnamed";
+
+/// Reads the keys of a DAG; those with problems count as absent.
 fn dag_keys(root: &Node, problems: &mut Vec<Problem>) -> Option<DagKeys> {
     let parts = ["params", "default_args", "tasks", "task_groups"];
     let entries = root.entries().iter().filter(|(key, _)| !parts.contains(&key.name.as_str())).cloned();
     let own = Node { place: root.place, bytes: root.bytes.clone(), tree: Tree::Mapping(entries.collect()) };
-    let before = problems.len();
     let mut shape = Shape::new(&SCHEMAS, "", &parts);
-    let read = shape.read(&own, &SCHEMAS.dag);
-    problems.append(&mut shape.problems);
+    let mut read = shape.read(&own, &SCHEMAS.dag);
+    let (found, blamed) = shape.done();
+    problems.extend(found);
     if root.get("tasks").is_none() && root.get("task_groups").is_none() {
         let hint = "a DAG has at least one task: `tasks: [{id: first, type: noop}]`";
         problems.push(Problem::at(root.place, "the key `tasks` is missing").hint(hint));
     }
-    if problems.len() > before {
-        return None;
+    if let Value::Object(map) = &mut read {
+        map.retain(|key, _| !blamed.contains(key));
+        map.entry("dag_id").or_insert_with(|| Value::from(UNNAMED));
     }
     match serde_json::from_value(read) {
         Ok(keys) => Some(keys),

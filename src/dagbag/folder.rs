@@ -25,13 +25,7 @@ pub struct Bag {
 #[must_use]
 pub fn load_path(path: &Path) -> Bag {
     let mut bag = Bag::default();
-    let mut files = Vec::new();
-    if path.is_dir() {
-        collect(path, 0, &mut files, &mut bag.problems);
-        files.sort();
-    } else {
-        files.push(path.to_owned());
-    }
+    let files = listed(path, &mut bag.problems);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let per_thread = files.len().div_ceil(threads).max(FILES_PER_THREAD);
     let mut parts: Vec<(Vec<DagFile>, Vec<Problem>)> = Vec::new();
@@ -49,6 +43,22 @@ pub fn load_path(path: &Path) -> Bag {
     bag.refuse_namesakes();
     bag.problems.sort_by(|a, b| (&a.file, a.place, &a.what).cmp(&(&b.file, b.place, &b.what)));
     bag
+}
+
+/// The DAG files that [`load_path`] reads, in order; what cannot be listed is left out.
+#[must_use]
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
+    listed(path, &mut Vec::new())
+}
+
+fn listed(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let mut files = Vec::new();
+    collect(path, 0, &mut files, problems);
+    files.sort();
+    files
 }
 
 fn load_all(files: &[PathBuf]) -> (Vec<DagFile>, Vec<Problem>) {
@@ -127,7 +137,7 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut
 
 impl Bag {
     /// Of several DAGs of one name, the first is kept and the others are problems.
-    fn refuse_namesakes(&mut self) {
+    pub fn refuse_namesakes(&mut self) {
         let mut seen: BTreeMap<String, (PathBuf, Place)> = BTreeMap::new();
         let problems = &mut self.problems;
         self.dags.retain(|dag| {

@@ -255,7 +255,7 @@ pub(super) struct TaskIdentity {
     pub(super) id: String,
     /// The kind of work.
     #[serde(rename = "type")]
-    pub(super) kind: String,
+    _kind: String,
 }
 
 /// Keys that every kind of task shares.

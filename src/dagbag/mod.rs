@@ -4,11 +4,12 @@
 //! when a DAG fires is decided elsewhere from its [`Schedule`]. Nothing here reads a clock or runs anything.
 //!
 //! A file goes through: [`yaml`] (a tree that remembers places), [`keys`] and [`schemas`] (what may be said),
-//! [`shape`] (the two compared), [`drafts`] (tasks one by one), [`references`] (templates), [`links`] (order).
+//! [`shape`] (the two compared), [`drafts`] and [`task`] (tasks one by one), [`references`] (templates), [`links`] (order).
 
 mod drafts;
 mod file;
 mod folder;
+mod format;
 mod keys;
 mod links;
 mod params;
@@ -17,10 +18,12 @@ mod references;
 mod schedule;
 mod schemas;
 mod shape;
+mod task;
 mod yaml;
 
 pub use file::{DagFile, dag_from_source, load_text};
-pub use folder::{Bag, load_file, load_path};
+pub use folder::{Bag, files_of, load_file, load_path};
+pub use format::format_text;
 pub use params::{Param, ParamSpec, ParamType};
 pub use problem::{Place, Problem};
 pub use schedule::{Deadline, DeadlineFrom, Fold, Gap, Schedule, Timetable, When, parse_cron};

@@ -1,6 +1,8 @@
 //! Compares what an author wrote with a JSON Schema, and reports everything that does not fit, each where it
 //! stands. A template is accepted wherever something else than a text is wanted: it is rendered before use.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, did_you_mean, listed, nearest};
@@ -15,8 +17,8 @@ pub(super) struct Shape<'a> {
     subject: &'a str,
     /// Keys that are right in this place though the schema does not name them: for hints only.
     also: &'a [&'a str],
-    /// What does not fit.
-    pub(super) problems: Vec<Problem>,
+    /// What does not fit, each with the topmost key it is below.
+    problems: Vec<(Option<String>, Problem)>,
     /// Whether a template stood where something else than a text is wanted.
     pub(super) dynamic: bool,
 }
@@ -24,6 +26,16 @@ pub(super) struct Shape<'a> {
 impl<'a> Shape<'a> {
     pub(super) fn new(schemas: &'a Schemas, subject: &'a str, also: &'a [&'a str]) -> Self {
         Self { schemas, subject, also, problems: Vec::new(), dynamic: false }
+    }
+
+    /// What does not fit, and the topmost keys that are to blame: without them the value can be read.
+    pub(super) fn done(self) -> (Vec<Problem>, BTreeSet<String>) {
+        let (keys, problems): (Vec<_>, Vec<_>) = self.problems.into_iter().unzip();
+        (problems, keys.into_iter().flatten().collect())
+    }
+
+    fn push(&mut self, path: &[String], problem: Problem) {
+        self.problems.push((path.first().cloned(), problem));
     }
 
     /// Compares `node` with `schema`. Answers its value, with a stand-in for every template whose type must
@@ -106,7 +118,7 @@ impl<'a> Shape<'a> {
             if node.get(required).is_none() {
                 let within = path.last().map_or_else(String::new, |_| format!(" in `{}`", path.join(".")));
                 let what = format!("{}the key `{required}` is missing{within}", self.subject);
-                self.problems.push(Problem::at(node.place, what));
+                self.push(path, Problem::at(node.place, what));
             }
         }
         Value::Object(object)
@@ -131,7 +143,7 @@ impl<'a> Shape<'a> {
                 format!("known keys are {}", listed(known.iter().copied()).replace(" or ", " and "))
             }
         });
-        self.problems.push(Problem::at(place, what).hint(hint));
+        self.push(path, Problem::at(place, what).hint(hint));
     }
 
     fn list(&mut self, node: &Node, items: &[Node], schema: &Value, path: &mut Vec<String>) -> Value {
@@ -150,7 +162,7 @@ impl<'a> Shape<'a> {
         for (limit, word) in [(at_least, "least"), (at_most, "most")] {
             if let Some(limit) = limit {
                 let what = format!("{}{} has {count} items", self.subject, shown_path(path));
-                self.problems.push(Problem::at(node.place, what).expected(format!("at {word} {limit}")));
+                self.push(path, Problem::at(node.place, what).expected(format!("at {word} {limit}")));
             }
         }
         Value::Array(read)
@@ -198,7 +210,7 @@ impl<'a> Shape<'a> {
     /// `anyOf` and `oneOf`: the first branch that fits; else the problems of the one that was meant.
     fn one_of(&mut self, node: &Node, outer: &Value, branches: &[Value], path: &mut Vec<String>) -> Value {
         let (before, dynamic) = (self.problems.len(), self.dynamic);
-        let mut failed: Vec<(i64, Vec<Problem>)> = Vec::new();
+        let mut failed: Vec<(i64, Vec<(Option<String>, Problem)>)> = Vec::new();
         for branch in branches {
             let value = self.walk(node, branch, path);
             let problems = self.problems.split_off(before);
@@ -247,7 +259,7 @@ impl<'a> Shape<'a> {
 
     fn unfit(&mut self, node: &Node, path: &[String], expected: String, hint: Option<String>) {
         let what = format!("{}{} is {}", self.subject, shown_path(path), shown(node));
-        self.problems.push(Problem::at(node.place, what).expected(expected).maybe_hint(hint));
+        self.push(path, Problem::at(node.place, what).expected(expected).maybe_hint(hint));
     }
 
     fn hint_for(&self, node: &Node, schema: &Value) -> Option<String> {
@@ -320,7 +332,8 @@ impl<'a> Shape<'a> {
             ["anyOf", "oneOf"].iter().filter_map(|k| resolved.get(*k)).filter_map(Value::as_array).flatten()
         {
             let inner = self.schemas.resolve(branch);
-            if inner.get("enum").is_none() && inner.get("const").is_none() {
+            let is_null = inner.get("type").is_some_and(|t| t == "null");
+            if !is_null && inner.get("enum").is_none() && inner.get("const").is_none() {
                 words.push(self.expected(branch));
             }
         }
