@@ -18,13 +18,14 @@
 //! | 2 | [`tasks`] | one file per kind of work |
 //! | 3 | [`dagbag`] | YAML to a DAG, all problems at once |
 //! | 4 | [`control`] | the single door to a run |
-//! | 5 | [`engine`], [`worker`] | the loops; async begins here |
+//! | 5 | [`engine`], [`worker`], [`config`] | the loops; async begins here |
 //! | 6 | [`cli`] | one file per subcommand |
 //!
 //! Reading order: [`core::state`], [`core::dag`], [`core::run`], [`core::step`], three files of
 //! `tests/scenarios/`, then [`tasks`].
 
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod core;
 pub mod dagbag;

@@ -9,7 +9,7 @@ use crate::dagbag::{self, Bag};
 
 /// Check DAG files; every problem at once.
 #[derive(clap::Args)]
-pub struct Check {
+pub(super) struct Check {
     /// Files or folders [default: the DAG folder]
     paths: Vec<PathBuf>,
 }

@@ -12,7 +12,7 @@ use crate::dagbag::{self, Bag, DagFile};
 
 /// List and show DAGs.
 #[derive(clap::Subcommand)]
-pub enum Dags {
+pub(super) enum Dags {
     /// List all DAGs of the DAG folder
     List,
     /// Show a DAG: its tasks, what each comes after and why, its schedule
@@ -32,7 +32,7 @@ pub enum Dags {
 
 /// What a graph is drawn in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// A tree of lines
     Text,
     /// Graphviz

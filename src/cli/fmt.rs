@@ -7,7 +7,7 @@ use crate::dagbag;
 
 /// Write DAG files in canonical words; comments, quotes and order stay.
 #[derive(clap::Args)]
-pub struct Fmt {
+pub(super) struct Fmt {
     /// Files or folders [default: the DAG folder]
     paths: Vec<PathBuf>,
     /// Change nothing; name the files that would change and exit 1 if there are any

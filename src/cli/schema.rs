@@ -5,7 +5,7 @@ use crate::dagbag;
 
 /// Print the JSON Schema of DAG files.
 #[derive(clap::Args)]
-pub struct Schema {}
+pub(super) struct Schema {}
 
 #[expect(clippy::unnecessary_wraps, reason = "every subcommand answers alike")]
 pub(super) fn run(_: &Schema, _: &Globals) -> Result<(), CliError> {

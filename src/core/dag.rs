@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use petgraph::graph::{DiGraph, NodeIndex};
-
+use super::graph::{cycle_path, needed_setups, priorities, reach, topological_order};
 use super::ids::{DagHash, DagId, PoolName, QueueName, TaskId};
 use super::state::spelled;
+pub use super::task::{DEFAULT_POOL, DEFAULT_QUEUE, Expand, RetryPolicy, Task, TriggerRule, WeightRule};
 
 /// The most tasks a DAG may have.
 pub const TASKS_MAX: usize = 100_000;
@@ -19,48 +19,6 @@ pub const MAPPED_MAX: u32 = 100_000;
 
 /// A task's place in [`Dag::tasks`].
 pub type TaskIx = usize;
-
-spelled! {
-    /// When a task runs, judged on its direct upstreams.
-    TriggerRule {
-        /// Every upstream succeeded.
-        AllSuccess = "all_success",
-        /// Every upstream failed.
-        AllFailed = "all_failed",
-        /// Every upstream is final.
-        AllDone = "all_done",
-        /// Every upstream was skipped.
-        AllSkipped = "all_skipped",
-        /// One upstream succeeded; does not wait for the others.
-        OneSuccess = "one_success",
-        /// One upstream failed; does not wait for the others.
-        OneFailed = "one_failed",
-        /// One upstream succeeded or failed; does not wait for the others.
-        OneDone = "one_done",
-        /// Every upstream succeeded or was skipped.
-        NoneFailed = "none_failed",
-        /// Every upstream succeeded or was skipped, and one succeeded.
-        NoneFailedMinOneSuccess = "none_failed_min_one_success",
-        /// Every upstream is final and none was skipped.
-        NoneSkipped = "none_skipped",
-        /// Every upstream is final, none was skipped, one succeeded.
-        AllDoneMinOneSuccess = "all_done_min_one_success",
-        /// At once.
-        Always = "always",
-    }
-}
-
-spelled! {
-    /// How a task's priority grows from its place in the DAG.
-    WeightRule {
-        /// Its own weight plus those of all its descendants.
-        Downstream = "downstream",
-        /// Its own weight plus those of all its ancestors.
-        Upstream = "upstream",
-        /// Its own weight.
-        Absolute = "absolute",
-    }
-}
 
 spelled! {
     /// What happens to a new run when the DAG's active runs are at their limit.
@@ -73,139 +31,6 @@ spelled! {
         Replace = "replace",
     }
 }
-
-/// When and how often a failed attempt is followed by another.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetryPolicy {
-    /// Attempts after the first.
-    pub retries: u32,
-    /// The wait after the first failed attempt.
-    pub delay: Duration,
-    /// The factor from one wait to the next; 0 is a constant wait without jitter.
-    pub exponential_backoff: f64,
-    /// No wait is longer.
-    pub delay_max: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            retries: 0,
-            delay: Duration::from_secs(300),
-            exponential_backoff: 0.0,
-            delay_max: Duration::from_secs(86_400),
-        }
-    }
-}
-
-/// Dynamic mapping: one instance for each element of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expand {
-    /// A list written in the file: its length.
-    Fixed(u32),
-    /// The list that an upstream's attempt left under `key`.
-    Output {
-        /// The upstream; always among the task's direct upstreams.
-        task: TaskIx,
-        /// The name of the output.
-        key: String,
-    },
-}
-
-/// One task of a DAG.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Task {
-    /// Its name; with its groups' names in front.
-    pub id: TaskId,
-    /// The kind of work, for instance `transform`.
-    pub kind: Arc<str>,
-    /// The kind's own settings as JSON text, closed to this floor.
-    pub spec: Arc<str>,
-    /// When it runs.
-    pub trigger_rule: TriggerRule,
-    /// A template expression that the worker judges before the work; false skips the task.
-    pub when: Option<Arc<str>>,
-    /// Whether the kind chooses among its direct downstreams (`branch`, `short_circuit`).
-    pub retry: RetryPolicy,
-    /// The longest one attempt may take.
-    pub execution_timeout: Option<Duration>,
-    /// Where its slots come from.
-    pub pool: PoolName,
-    /// How many slots one instance holds.
-    pub pool_slots: u32,
-    /// Its own weight.
-    pub priority_weight: i32,
-    /// How its priority grows from its place.
-    pub weight_rule: WeightRule,
-    /// Which workers may take it.
-    pub queue: QueueName,
-    /// The same task in the run before must be `success` or `skipped`.
-    pub depends_on_past: bool,
-    /// As `depends_on_past`, and also the direct downstreams of that task.
-    pub wait_for_downstream: bool,
-    /// Running instances at once over all runs.
-    pub max_active_tis_per_dag: Option<u32>,
-    /// Running instances at once within one run.
-    pub max_active_tis_per_dagrun: Option<u32>,
-    /// One instance per element of a list.
-    pub expand: Option<Expand>,
-    /// Prepares what others need; see `teardown_for`.
-    pub setup: bool,
-    /// The setups that this task cleans up after; empty for a task that is no teardown.
-    pub teardown_for: Vec<TaskIx>,
-    /// Names of assets read and written, for lineage.
-    pub inlets: Vec<Arc<str>>,
-    /// Names of assets written.
-    pub outlets: Vec<Arc<str>>,
-    /// Alert routes; empty means those of the DAG.
-    pub alerts: Vec<Arc<str>>,
-    /// The settings all kinds share but this floor does not judge (`env`, `retry_on`, the elements of
-    /// `expand`, `doc_md`), as JSON text for the worker.
-    pub extra: Arc<str>,
-}
-
-impl Task {
-    /// A task with every default, as a DAG file that says only `id` and `type` means it.
-    #[must_use]
-    pub fn new(id: TaskId, kind: &str) -> Self {
-        Self {
-            id,
-            kind: kind.into(),
-            spec: "{}".into(),
-            trigger_rule: TriggerRule::AllSuccess,
-            when: None,
-            retry: RetryPolicy::default(),
-            execution_timeout: None,
-            pool: PoolName::parse(DEFAULT_POOL).expect("the constant is a valid name"),
-            pool_slots: 1,
-            priority_weight: 1,
-            weight_rule: WeightRule::Downstream,
-            queue: QueueName::parse(DEFAULT_QUEUE).expect("the constant is a valid name"),
-            depends_on_past: false,
-            wait_for_downstream: false,
-            max_active_tis_per_dag: None,
-            max_active_tis_per_dagrun: None,
-            expand: None,
-            setup: false,
-            teardown_for: Vec::new(),
-            inlets: Vec::new(),
-            outlets: Vec::new(),
-            alerts: Vec::new(),
-            extra: "{}".into(),
-        }
-    }
-
-    /// Whether it cleans up after setups.
-    #[must_use]
-    pub fn is_teardown(&self) -> bool {
-        !self.teardown_for.is_empty()
-    }
-}
-
-/// The pool of tasks that name none. It has no limit unless one is set.
-pub const DEFAULT_POOL: &str = "default_pool";
-/// The queue of tasks that name none.
-pub const DEFAULT_QUEUE: &str = "default";
 
 /// Why one task comes after another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -295,8 +120,37 @@ pub struct Dag {
     edges: Vec<Edge>,
     upstream: Vec<Vec<TaskIx>>,
     downstream: Vec<Vec<TaskIx>>,
+    derived: Derived,
+}
+
+/// What follows from tasks and edges, by [`TaskIx`] where not said otherwise.
+#[derive(Debug, Clone)]
+struct Derived {
     topological: Vec<TaskIx>,
+    /// Where each task stands in `topological`.
+    places: Vec<usize>,
     priority: Vec<i64>,
+    leaves: Vec<bool>,
+    /// The setups each task needs.
+    needed_setups: Vec<Vec<TaskIx>>,
+    /// The tasks that need a setup without being its direct downstream.
+    scopes: Vec<Vec<TaskIx>>,
+    /// Names of the pools in use, ascending; the next are places in it.
+    pools: Vec<PoolName>,
+    pool_of: Vec<usize>,
+    /// The same for queues.
+    queues: Vec<QueueName>,
+    queue_of: Vec<usize>,
+}
+
+fn numbered<'a, Name: Ord + Clone + 'a>(
+    names: impl Iterator<Item = &'a Name> + Clone,
+) -> (Vec<Name>, Vec<usize>) {
+    let distinct: BTreeSet<&Name> = names.clone().collect();
+    let distinct: Vec<Name> = distinct.into_iter().cloned().collect();
+    let number = |name: &Name| distinct.binary_search(name).expect("every name was collected");
+    let numbers = names.map(number).collect();
+    (distinct, numbers)
 }
 
 impl Dag {
@@ -333,20 +187,44 @@ impl Dag {
         let mut upstream = vec![Vec::new(); tasks.len()];
         let mut downstream = vec![Vec::new(); tasks.len()];
         let pairs: BTreeSet<_> = edges.iter().map(|e| (e.upstream, e.downstream)).collect();
-        let mut graph = DiGraph::<(), (), usize>::default();
-        for _ in &tasks {
-            graph.add_node(());
-        }
         for &(up, down) in &pairs {
             assert!(up < tasks.len() && down < tasks.len(), "edge {up} -> {down} of {} tasks", tasks.len());
-            graph.add_edge(NodeIndex::new(up), NodeIndex::new(down), ());
             downstream[up].push(down);
             upstream[down].push(up);
         }
         let topological = topological_order(&upstream, &downstream)
-            .ok_or_else(|| DagError::Cycle { path: cycle_path(&graph, &tasks) })?;
-        let priority = priorities(&tasks, &upstream, &downstream);
-        Ok(Self { id, hash, settings, tasks, by_id, edges, upstream, downstream, topological, priority })
+            .ok_or_else(|| DagError::Cycle { path: cycle_path(&tasks, &downstream) })?;
+        let priority = priorities(&tasks, &topological, &upstream, &downstream);
+        let mut places = vec![0; tasks.len()];
+        for (place, &ix) in topological.iter().enumerate() {
+            places[ix] = place;
+        }
+        let needed_setups = needed_setups(&tasks, &upstream, &downstream);
+        let mut scopes = vec![Vec::new(); tasks.len()];
+        for (ix, setups) in needed_setups.iter().enumerate() {
+            for &setup in setups.iter().filter(|setup| !upstream[ix].contains(setup)) {
+                scopes[setup].push(ix);
+            }
+        }
+        let (pools, pool_of) = numbered(tasks.iter().map(|task| &task.pool));
+        let (queues, queue_of) = numbered(tasks.iter().map(|task| &task.queue));
+        let leaf = |ix: TaskIx| {
+            !tasks[ix].is_teardown() && downstream[ix].iter().all(|&down: &TaskIx| tasks[down].is_teardown())
+        };
+        let leaves = (0..tasks.len()).map(leaf).collect();
+        let derived = Derived {
+            topological,
+            places,
+            priority,
+            leaves,
+            needed_setups,
+            scopes,
+            pools,
+            pool_of,
+            queues,
+            queue_of,
+        };
+        Ok(Self { id, hash, settings, tasks, by_id, edges, upstream, downstream, derived })
     }
 
     /// All tasks, in the order of the file.
@@ -388,13 +266,13 @@ impl Dag {
     /// Every task after all its upstreams; ties in the order of the file.
     #[must_use]
     pub fn topological(&self) -> &[TaskIx] {
-        &self.topological
+        &self.derived.topological
     }
 
     /// The priority that follows from `priority_weight` and `weight_rule`; greater goes first.
     #[must_use]
     pub fn priority(&self, ix: TaskIx) -> i64 {
-        self.priority[ix]
+        self.derived.priority[ix]
     }
 
     /// All tasks that come after `ix`, directly or not, without `ix`.
@@ -412,96 +290,44 @@ impl Dag {
     /// Whether the outcome of `ix` decides the run's: no downstream but teardowns, and itself none.
     #[must_use]
     pub fn is_leaf(&self, ix: TaskIx) -> bool {
-        !self.tasks[ix].is_teardown()
-            && self.downstream[ix].iter().all(|&down| self.tasks[down].is_teardown())
+        self.derived.leaves[ix]
     }
-}
 
-fn reach(from: TaskIx, next: &[Vec<TaskIx>]) -> BTreeSet<TaskIx> {
-    let mut seen = BTreeSet::new();
-    let mut todo: Vec<TaskIx> = next[from].clone();
-    while let Some(ix) = todo.pop() {
-        if seen.insert(ix) {
-            todo.extend(&next[ix]);
-        }
+    /// Where `ix` stands in [`Dag::topological`].
+    pub(super) fn place(&self, ix: TaskIx) -> usize {
+        self.derived.places[ix]
     }
-    seen
-}
 
-fn topological_order(upstream: &[Vec<TaskIx>], downstream: &[Vec<TaskIx>]) -> Option<Vec<TaskIx>> {
-    let mut missing: Vec<usize> = upstream.iter().map(Vec::len).collect();
-    let mut ready: std::collections::BinaryHeap<_> =
-        (0..missing.len()).filter(|&ix| missing[ix] == 0).map(std::cmp::Reverse).collect();
-    let mut order = Vec::with_capacity(missing.len());
-    while let Some(std::cmp::Reverse(ix)) = ready.pop() {
-        order.push(ix);
-        for &down in &downstream[ix] {
-            missing[down] -= 1;
-            if missing[down] == 0 {
-                ready.push(std::cmp::Reverse(down));
-            }
-        }
+    /// The setups whose success `ix` needs, whatever its trigger rule.
+    #[must_use]
+    pub fn needed_setups(&self, ix: TaskIx) -> &[TaskIx] {
+        &self.derived.needed_setups[ix]
     }
-    (order.len() == missing.len()).then_some(order)
-}
 
-/// One round trip inside a strongly connected component that has one.
-fn cycle_path(graph: &DiGraph<(), (), usize>, tasks: &[Task]) -> Vec<TaskId> {
-    let name = |n: NodeIndex<usize>| tasks[n.index()].id.clone();
-    for component in petgraph::algo::tarjan_scc(graph) {
-        let members: BTreeSet<_> = component.iter().copied().collect();
-        let Some(&start) = members.first() else { continue };
-        let inside = |n: NodeIndex<usize>| {
-            let mut next: Vec<_> = graph.neighbors(n).filter(|m| members.contains(m)).collect();
-            next.sort_unstable();
-            next
-        };
-        if members.len() == 1 && inside(start).is_empty() {
-            continue;
-        }
-        let mut path = vec![start];
-        let mut seen = BTreeSet::from([start]);
-        loop {
-            let here = path[path.len() - 1];
-            let next = inside(here);
-            if let Some(&again) = next.iter().find(|n| seen.contains(n)) {
-                let begin = path.iter().position(|&n| n == again).expect("it was seen on the path");
-                let mut names: Vec<_> = path[begin..].iter().map(|&n| name(n)).collect();
-                names.push(name(again));
-                return names;
-            }
-            let step = next[0];
-            seen.insert(step);
-            path.push(step);
-        }
+    /// Tasks that need the setup `ix` without being its direct downstream.
+    pub(super) fn scope(&self, ix: TaskIx) -> &[TaskIx] {
+        &self.derived.scopes[ix]
     }
-    unreachable_cycle(tasks)
-}
 
-/// Only a graph without a topological order asks for its cycle.
-fn unreachable_cycle(tasks: &[Task]) -> Vec<TaskId> {
-    panic!("no cycle among {} tasks that have no order", tasks.len())
-}
+    /// Names of the pools in use, in ascending order.
+    pub(super) fn pools(&self) -> &[PoolName] {
+        &self.derived.pools
+    }
 
-/// Beyond this many tasks, summing descendants would cost more than the ordering is worth; the longest
-/// path to an end takes its place.
-const EXACT_PRIORITY_TASKS_MAX: usize = 5_000;
+    /// The place of the task's pool in [`Dag::pools`].
+    pub(super) fn pool_of(&self, ix: TaskIx) -> usize {
+        self.derived.pool_of[ix]
+    }
 
-fn priorities(tasks: &[Task], upstream: &[Vec<TaskIx>], downstream: &[Vec<TaskIx>]) -> Vec<i64> {
-    let own = |ix: TaskIx| i64::from(tasks[ix].priority_weight);
-    let sum = |ix: TaskIx, next: &[Vec<TaskIx>]| {
-        if tasks.len() > EXACT_PRIORITY_TASKS_MAX {
-            return own(ix);
-        }
-        reach(ix, next).into_iter().map(own).sum::<i64>() + own(ix)
-    };
-    (0..tasks.len())
-        .map(|ix| match tasks[ix].weight_rule {
-            WeightRule::Absolute => own(ix),
-            WeightRule::Downstream => sum(ix, downstream),
-            WeightRule::Upstream => sum(ix, upstream),
-        })
-        .collect()
+    /// Names of the queues in use, in ascending order.
+    pub(super) fn queues(&self) -> &[QueueName] {
+        &self.derived.queues
+    }
+
+    /// The place of the task's queue in [`Dag::queues`].
+    pub(super) fn queue_of(&self, ix: TaskIx) -> usize {
+        self.derived.queue_of[ix]
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,24 @@
-//! The heart.
+//! The heart: what should run, where a run stands, and what follows from what happened. Pure: no clock, no
+//! chance, no IO, no hash-map order; equal arguments give equal answers.
+//!
+//! Read [`state`] (the one table), [`dag`], [`run`], then [`step`](mod@step), which uses `apply` for inputs,
+//! `plan` for what follows and `admit` for limits. [`select`] chooses instances for a clear, [`why`](mod@why)
+//! says what an instance waits for.
+
+mod admit;
+mod apply;
 pub mod dag;
+pub mod decision;
+mod graph;
 pub mod ids;
+mod index;
+mod plan;
+pub mod reason;
+pub mod retry;
+mod rule;
 pub mod run;
+pub mod select;
 pub mod state;
 pub mod step;
+pub mod task;
+pub mod why;

@@ -1,9 +1,30 @@
 //! Datasets: the lake, formats, the SQL session, sources and warehouses.
+//!
+//! Owns everything that touches rows. Knows nothing of runs, retries or DAG files: a write carries a
+//! [`WriteKey`](lake::WriteKey), and that is all this room knows of who writes.
 
 use std::fmt;
 
+pub mod cells;
+pub mod columns;
+pub(crate) mod commit;
 pub mod connections;
+pub mod csv_records;
+pub(crate) mod durable;
+pub mod files;
+pub mod frames;
+pub mod http_pages;
+pub mod intake;
 pub mod lake;
+pub mod load;
+pub mod models;
+pub mod pipe;
+pub mod placeholders;
+pub mod schema;
+pub mod session;
+pub mod sql;
+pub(crate) mod staging;
+pub mod warehouse;
 
 /// What goes wrong with data, by whether trying again may help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,5 +65,16 @@ impl DatasetName {
 impl fmt::Display for DatasetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// `\nhint: …` with the name among `known` that is most like `name`, or with all of them if they are few.
+pub(crate) fn hint_near<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match connections::near_name(name, known.iter().copied()) {
+        Some(near) => format!("\nhint: did you mean `{near}`?"),
+        None if known.is_empty() => String::new(),
+        None if known.len() <= 12 => format!("\nhint: known are `{}`", known.join("`, `")),
+        None => format!("\nhint: {} are known, none of a similar name", known.len()),
     }
 }

@@ -1,1 +1,12 @@
-//! Drives runs: collects what happened, steps, commits, hands claims to the worker.
+//! The loops of a long-lived process; for now the one clock.
+//!
+//! Nothing below this floor reads a clock: `now` is an argument there.
+
+use crate::core::ids::Timestamp;
+
+/// The wall clock.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+pub fn now() -> Timestamp {
+    chrono::Utc::now().into()
+}

@@ -1,1 +1,26 @@
 //! Numerics of segmentation, pure: matrices in, labels and figures out.
+//!
+//! Owns preparation, k-means, quality figures, the choice of k, RFM scores, names and the model's text.
+//! Must not know SQL, files, the network, clocks or threads' timing. [`cluster`](cluster::cluster) is the
+//! door for a whole segmentation, [`artefact::assign`] the one for a single row.
+
+pub mod artefact;
+pub mod choose_k;
+pub mod cluster;
+mod kmeans;
+mod matrix;
+pub mod metrics;
+pub mod names;
+mod points;
+pub mod prepare;
+mod random;
+pub mod rfm;
+pub mod silhouette;
+pub mod spec;
+pub mod statistics;
+pub mod vocabulary;
+
+pub use artefact::{Assignment, Model, assign};
+pub use cluster::{ClusterError, ClusterInput, Clustering, cluster};
+pub use kmeans::{KMeansError, KMeansFit, KMeansOptions, kmeans, kmeans_from, nearest};
+pub use matrix::Matrix;

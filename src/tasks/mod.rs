@@ -252,8 +252,20 @@ pub const KINDS: &[Kind] = &[
     kind::<bash::Bash>(),
     kind::<branch::Branch>(),
     kind::<branch::ShortCircuit>(),
+    #[cfg(all(feature = "data", feature = "ml"))]
+    kind::<cluster::Cluster>(),
     kind::<http::Http>(),
+    #[cfg(feature = "data")]
+    kind::<ingest::Ingest>(),
+    #[cfg(feature = "data")]
+    kind::<load::Load>(),
     kind::<noop::Noop>(),
+    #[cfg(feature = "data")]
+    kind::<sql::Sql>(),
+    #[cfg(feature = "data")]
+    kind::<transform::Transform>(),
+    #[cfg(feature = "data")]
+    kind::<validate::Validate>(),
 ];
 
 /// The kind called `name`.
@@ -264,7 +276,21 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 
 mod bash;
 mod branch;
+#[cfg(all(feature = "data", feature = "ml"))]
+mod cluster;
+#[cfg(feature = "data")]
+mod datasets;
 mod http;
+#[cfg(feature = "data")]
+mod ingest;
+#[cfg(feature = "data")]
+mod load;
 mod noop;
+#[cfg(feature = "data")]
+mod sql;
 pub mod template;
+#[cfg(feature = "data")]
+mod transform;
 pub mod units;
+#[cfg(feature = "data")]
+mod validate;

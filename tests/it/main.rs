@@ -1,1 +1,16 @@
+//! The one integration-test binary: what is slow to link is linked once.
+
+mod architecture;
 mod dagbag;
+#[cfg(feature = "data")]
+mod ingest;
+#[cfg(feature = "data")]
+mod lake;
+mod postgres;
+mod properties;
+#[cfg(feature = "data")]
+mod publish;
+mod scenarios;
+#[cfg(feature = "ml")]
+mod segment;
+mod store;

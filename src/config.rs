@@ -1,0 +1,146 @@
+//! Every setting of the process, with its unit and default. Precedence: flag, environment `MAINSPRING_…`,
+//! `mainspring.toml`, default. This is the only place that reads the environment; `cli` alone reads this.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What one process of mainspring may use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The home folder: database, lake, logs, models, warehouse, scratch.
+    pub home: PathBuf,
+    /// The folder of the DAG files.
+    pub dags: PathBuf,
+    /// `sqlite://…` or `postgres://…`; default: `mainspring.db` in the home.
+    pub database: String,
+    /// Where datasets live: an address of an object store, or a folder; default: `lake` in the home.
+    pub lake: String,
+    /// Attempts at once in this process.
+    pub slots: u32,
+    /// Memory for SQL, in bytes; beyond it, operators spill to disk.
+    pub memory_limit_bytes: usize,
+    /// Pools with a limit: slots by name.
+    pub pools: BTreeMap<String, u32>,
+    /// Connections by name, as written.
+    pub connections: BTreeMap<String, serde_json::Value>,
+    /// Names of environment variables that subprocesses inherit.
+    pub inherited_env: Vec<String>,
+}
+
+/// `mainspring.toml`: every key optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    home: Option<PathBuf>,
+    dags: Option<PathBuf>,
+    database: Option<String>,
+    lake: Option<String>,
+    slots: Option<u32>,
+    memory_limit_mib: Option<usize>,
+    #[serde(default)]
+    pools: BTreeMap<String, u32>,
+    #[serde(default)]
+    connections: BTreeMap<String, serde_json::Value>,
+    inherited_env: Option<Vec<String>>,
+}
+
+/// What was said on the command line or in the environment of the process.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// `--home`
+    pub home: Option<PathBuf>,
+    /// `--dags`
+    pub dags: Option<PathBuf>,
+    /// `--database`
+    pub database: Option<String>,
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--slots`
+    pub slots: Option<u32>,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {problem}", file = file.display())]
+pub struct ConfigError {
+    /// The file it stands in.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub problem: String,
+}
+
+const CONFIG_FILE: &str = "mainspring.toml";
+const SLOTS_DEFAULT: u32 = 16;
+const MEMORY_LIMIT_MIB_DEFAULT: usize = 512;
+
+impl Config {
+    /// Puts together what was said, the file, and the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the file cannot be read, or holds an unknown key or a wrong value.
+    pub fn gather(said: Said) -> Result<Self, ConfigError> {
+        let file = match &said.config {
+            Some(path) => read(path)?,
+            None if Path::new(CONFIG_FILE).exists() => read(Path::new(CONFIG_FILE))?,
+            None => File::default(),
+        };
+        let home = said.home.or(file.home).unwrap_or_else(|| PathBuf::from(".mainspring"));
+        let home = std::path::absolute(&home).unwrap_or(home);
+        Ok(Self {
+            database: said
+                .database
+                .or(file.database)
+                .unwrap_or_else(|| format!("sqlite://{}", home.join("mainspring.db").display())),
+            lake: file.lake.unwrap_or_else(|| home.join("lake").display().to_string()),
+            dags: said.dags.or(file.dags).unwrap_or_else(|| PathBuf::from("dags")),
+            slots: said.slots.or(file.slots).unwrap_or(SLOTS_DEFAULT).max(1),
+            memory_limit_bytes: file.memory_limit_mib.unwrap_or(MEMORY_LIMIT_MIB_DEFAULT) << 20,
+            pools: file.pools,
+            inherited_env: file.inherited_env.unwrap_or_else(|| {
+                ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"].map(str::to_owned).to_vec()
+            }),
+            connections: file.connections,
+            home,
+        })
+    }
+
+    /// The folder of the task logs.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.home.join("logs")
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let wrong = |problem: String| ConfigError { file: path.to_owned(), problem };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    toml::from_str(&text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.toml");
+        std::fs::write(&path, "home = '/from/file'\nslots = 3\n[pools]\ndb = 4\n").unwrap();
+        let said = Said { config: Some(path), slots: Some(7), ..Said::default() };
+        let config = Config::gather(said).unwrap();
+        assert_eq!((config.slots, config.pools["db"]), (7, 4));
+        assert_eq!(config.database, "sqlite:///from/file/mainspring.db");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.toml");
+        std::fs::write(&path, "hoem = '/x'\n").unwrap();
+        let said = Said { config: Some(path), ..Said::default() };
+        let text = Config::gather(said).unwrap_err().to_string();
+        assert!(text.contains("m.toml") && text.contains("hoem"), "{text}");
+    }
+}

@@ -1,1 +1,0 @@
-//! The single door to a run, for people and workers.

@@ -1,0 +1,135 @@
+//! Limits: which `scheduled` instances become `queued`, and which `queued` ones the worker of this process
+//! takes. Greater priority first; whoever is blocked blocks only those who need the same thing.
+
+use std::collections::BTreeSet;
+
+use super::dag::{Dag, TaskIx};
+use super::index::InLine;
+use super::reason::Reason;
+use super::run::{Capacity, Run};
+use super::state::{TaskInput, TaskState};
+use super::step::Step;
+
+/// A line of instances that are blocked or let through together: those of a pool that need nothing else, or
+/// those of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    pool: usize,
+    gated: Option<TaskIx>,
+}
+
+impl Step<'_> {
+    /// Admits in order of priority until nobody fits. Only the heads of lines are looked at; a full pool
+    /// drops all its lines, a limit of one task drops its own.
+    ///
+    /// An instance that needs more slots than are free keeps those behind it in its pool from passing, or it
+    /// would wait for ever; one that needs more than there are never fits and is passed over.
+    pub(super) fn admit(&mut self) {
+        if self.room.paused || self.run.index.holding >= self.dag.settings.max_active_tasks {
+            return;
+        }
+        let mut heads: BTreeSet<(InLine, Line)> = BTreeSet::new();
+        for (pool, frontier) in self.run.index.ready.iter().enumerate() {
+            if free_slots(self.dag, self.room, &self.slots_before, self.run, pool) == Some(0) {
+                continue;
+            }
+            heads.extend(frontier.plain.first().map(|&head| (head, Line { pool, gated: None })));
+            for (&task, line) in &frontier.gated {
+                heads.extend(line.first().map(|&head| (head, Line { pool, gated: Some(task) })));
+            }
+        }
+        while let Some((head, line)) = heads.pop_first() {
+            if self.run.index.holding >= self.dag.settings.max_active_tasks {
+                return;
+            }
+            let (_, ti) = head;
+            match blocked(self.dag, self.run, self.room, &self.slots_before, ti.task) {
+                None => {}
+                Some(Reason::WaitsForPool { .. }) => {
+                    heads.retain(|(_, other)| other.pool != line.pool);
+                    continue;
+                }
+                Some(_) => continue,
+            }
+            self.shift(ti, TaskInput::Admitted, Reason::Ready, |_| {});
+            let frontier = &self.run.index.ready[line.pool];
+            let rest = line.gated.map_or(Some(&frontier.plain), |task| frontier.gated.get(&task));
+            heads.extend(rest.and_then(BTreeSet::first).map(|&next| (next, line)));
+        }
+    }
+
+    /// The free slots of this process's worker take what is queued, in order of priority.
+    pub(super) fn claim_queued(&mut self) {
+        let Some(local) = &self.room.local else { return };
+        let served = |queue| local.queues.contains(queue);
+        let queues: Vec<usize> =
+            (0..self.dag.queues().len()).filter(|&queue| served(&self.dag.queues()[queue])).collect();
+        while self.decision.claims.len() < local.free as usize {
+            let lines = queues.iter().map(|&queue| &self.run.index.queued[queue]);
+            let Some(&(_, ti)) = lines.filter_map(BTreeSet::first).min() else { return };
+            self.claim_here(ti, local.session.clone());
+        }
+    }
+}
+
+/// Free slots of a pool, `None` if it has no limit. `slots_before` are those this run held in each pool when
+/// `room` was measured.
+fn free_slots(dag: &Dag, room: &Capacity, slots_before: &[u64], run: &Run, pool: usize) -> Option<u64> {
+    let pool_use = room.pools.get(&dag.pools()[pool])?;
+    let used_by_others = u64::from(pool_use.used).saturating_sub(slots_before[pool]);
+    Some(u64::from(pool_use.size).saturating_sub(used_by_others + run.index.slots[pool]))
+}
+
+/// What keeps a `scheduled` instance of `task` from being queued; `max_active_tasks` and a pause aside.
+pub(super) fn blocked(
+    dag: &Dag,
+    run: &Run,
+    room: &Capacity,
+    slots_before: &[u64],
+    task: TaskIx,
+) -> Option<Reason> {
+    let it = dag.task(task);
+    let here = run.index.holding_of(task);
+    let everywhere = here.saturating_add(room.other_active_tis.get(&task).copied().unwrap_or(0));
+    if let Some(limit) = it.max_active_tis_per_dagrun.filter(|&limit| here >= limit) {
+        return Some(Reason::WaitsForTaskLimit { key: "max_active_tis_per_dagrun", limit });
+    }
+    if let Some(limit) = it.max_active_tis_per_dag.filter(|&limit| everywhere >= limit) {
+        return Some(Reason::WaitsForTaskLimit { key: "max_active_tis_per_dag", limit });
+    }
+    if let Some(reason) = past(dag, room, task) {
+        return Some(reason);
+    }
+    let pool = dag.pool_of(task);
+    let (free, pool_use) =
+        (free_slots(dag, room, slots_before, run, pool)?, room.pools.get(&it.pool).expect("it has a limit"));
+    if it.pool_slots > pool_use.size && pool_use.size > 0 {
+        return Some(Reason::NeverFits { pool: it.pool.clone(), slots: it.pool_slots, size: pool_use.size });
+    }
+    (u64::from(it.pool_slots) > free).then(|| Reason::WaitsForPool {
+        pool: it.pool.clone(),
+        used: u32::try_from(u64::from(pool_use.size) - free).expect("at most the size, which is a u32"),
+        size: pool_use.size,
+    })
+}
+
+/// What in the previous run keeps `task` from being queued. A task that was not part of it passes.
+fn past(dag: &Dag, room: &Capacity, task: TaskIx) -> Option<Reason> {
+    let it = dag.task(task);
+    let previous = room.previous.as_ref()?;
+    let bad = |ix: TaskIx| {
+        let state = *previous.states.get(&dag.task(ix).id)?;
+        (!matches!(state, TaskState::Success | TaskState::Skipped)).then_some(state)
+    };
+    if it.depends_on_past
+        && let Some(state) = bad(task)
+    {
+        return Some(Reason::WaitsForPast { key: "depends_on_past", task: it.id.clone(), state });
+    }
+    if !it.wait_for_downstream {
+        return None;
+    }
+    let key = "wait_for_downstream";
+    let mut all = std::iter::once(task).chain(dag.downstream(task).iter().copied());
+    all.find_map(|ix| Some(Reason::WaitsForPast { key, task: dag.task(ix).id.clone(), state: bad(ix)? }))
+}

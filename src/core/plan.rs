@@ -1,0 +1,212 @@
+//! What follows once the inputs are taken: time, the start and the end of the run, trigger rules and mapping.
+
+use std::sync::Arc;
+
+use super::dag::{Expand, MAPPED_MAX, TaskIx};
+use super::reason::Reason;
+use super::rule::{self, Verdict};
+use super::run::{Alert, AlertKind, Instances, TiRef, UNMAPPED};
+use super::state::{RunInput, RunState, TaskInput, TaskState};
+use super::step::Step;
+
+/// What is known of the list a task is mapped over.
+enum List {
+    /// Its source is at work.
+    Open,
+    Known(u32),
+    /// There will be none: what becomes of the instances, and why.
+    Never(TaskInput, Reason),
+}
+
+impl Step<'_> {
+    pub(super) fn plan(&mut self) {
+        if self.run.state.is_final() {
+            return;
+        }
+        if self.has_timed_out() {
+            self.end_all(TaskInput::Ended, &Reason::RunTimedOut, |_| true);
+            return self.end_run(RunInput::Failed, Reason::RunTimedOut);
+        }
+        self.release_due();
+        self.start_run();
+        if self.run.state != RunState::Running {
+            return;
+        }
+        self.judge_all();
+        self.fail_fast();
+        if self.run.index.unfinished == 0 {
+            return self.decide_run();
+        }
+        self.claim_queued();
+        self.admit();
+        self.claim_queued();
+    }
+
+    fn has_timed_out(&self) -> bool {
+        let limits = self.run.started_at.zip(self.dag.settings.dagrun_timeout);
+        self.run.state == RunState::Running
+            && limits.is_some_and(|(start, limit)| start.plus(limit) <= self.now)
+    }
+
+    fn release_due(&mut self) {
+        while let Some(&(at, ti)) = self.run.index.timers.first()
+            && at <= self.now
+        {
+            self.shift(ti, TaskInput::Due, Reason::Due, |_| {});
+        }
+    }
+
+    fn start_run(&mut self) {
+        let has_room = self.room.other_active_runs < self.dag.settings.max_active_runs;
+        if self.run.state == RunState::Queued && has_room && !self.room.paused {
+            self.shift_run(RunInput::Started, Reason::Started);
+            self.unjudged.extend(0..self.dag.tasks().len());
+        }
+    }
+
+    /// Verdicts, in topological order, until none is left to give.
+    fn judge_all(&mut self) {
+        while let Some(place) = self.unjudged.pop_first() {
+            let task = self.dag.topological()[place];
+            if self.waits(task) {
+                self.judge(task);
+            }
+        }
+    }
+
+    /// Whether some instance of `task` is `none`.
+    fn waits(&self, task: TaskIx) -> bool {
+        match &self.run.tasks[task] {
+            Instances::One(one) | Instances::Unexpanded(one) => one.state == TaskState::None,
+            Instances::Mapped(_) => self.first_waiting(task).is_some(),
+        }
+    }
+
+    fn first_waiting(&self, task: TaskIx) -> Option<TiRef> {
+        let first = TiRef { task, map_index: 0 };
+        self.run.index.none_mapped.range(first..).next().copied().filter(|ti| ti.task == task)
+    }
+
+    fn judge(&mut self, task: TaskIx) {
+        let verdict = rule::judge(self.dag, self.run, task);
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Run if self.dag.task(task).expand.is_some() => self.map(task),
+            Verdict::Run => self.shift_waiting(task, TaskInput::Ready, &Reason::Ready),
+            Verdict::Skip => {
+                let reason = rule::reason(self.dag, self.run, task, verdict);
+                self.shift_waiting(task, TaskInput::Skipped, &reason);
+            }
+            Verdict::UpstreamFailed => {
+                let reason = rule::reason(self.dag, self.run, task, verdict);
+                self.shift_waiting(task, TaskInput::UpstreamFailed, &reason);
+            }
+        }
+    }
+
+    /// Moves every instance of `task` that is `none`.
+    fn shift_waiting(&mut self, task: TaskIx, input: TaskInput, reason: &Reason) {
+        if !matches!(self.run.tasks[task], Instances::Mapped(_)) {
+            return self.shift(TiRef { task, map_index: UNMAPPED }, input, reason.clone(), |_| {});
+        }
+        while let Some(ti) = self.first_waiting(task) {
+            self.shift(ti, input, reason.clone(), |_| {});
+        }
+    }
+
+    /// The rule of a mapped task is satisfied: as soon as its list is known its instances are those of the
+    /// list. Instances beyond a list that has become shorter are removed, unless they are final already.
+    fn map(&mut self, task: TaskIx) {
+        let length = match self.list(task) {
+            List::Open => return,
+            List::Never(input, reason) => {
+                if input == TaskInput::Failed {
+                    self.alert_task(TiRef { task, map_index: UNMAPPED }, &reason.to_string());
+                }
+                return self.shift_waiting(task, input, &reason);
+            }
+            List::Known(length) => length,
+        };
+        let there = match &self.run.tasks[task] {
+            Instances::One(_) | Instances::Unexpanded(_) => 0,
+            Instances::Mapped(all) => {
+                u32::try_from(all.len()).expect("a list has at most MAPPED_MAX elements")
+            }
+        };
+        if there < length {
+            self.expand(task, there..length);
+        }
+        while let Some(ti) = self.first_waiting(task) {
+            if ti.map_index.cast_unsigned() < length {
+                self.shift(ti, TaskInput::Ready, Reason::Ready, |_| {});
+            } else {
+                self.shift(ti, TaskInput::Shrunk, Reason::Expansion { length }, |_| {});
+            }
+        }
+    }
+
+    fn list(&self, task: TaskIx) -> List {
+        let length = match self.dag.task(task).expand.as_ref().expect("only mapped tasks have a list") {
+            Expand::Fixed(length) => *length,
+            Expand::Output { task: source, key } => {
+                let own = self.run.index.own(*source);
+                let id = &self.dag.task(*source).id;
+                let by_rule = || Reason::Rule {
+                    rule: self.dag.task(task).trigger_rule.as_str(),
+                    upstream: Some(id.clone()),
+                };
+                if own.open > 0 {
+                    return List::Open;
+                }
+                if own.success == 0 {
+                    let input = if own.bad() > 0 { TaskInput::UpstreamFailed } else { TaskInput::Skipped };
+                    return List::Never(input, by_rule());
+                }
+                match self.run.list_lengths.get(&(*source, Arc::from(key.as_str()))) {
+                    Some(length) => *length,
+                    None => {
+                        let reason = Reason::NoList { task: id.clone(), key: key.clone() };
+                        return List::Never(TaskInput::Failed, reason);
+                    }
+                }
+            }
+        };
+        match length {
+            0 => List::Never(TaskInput::Skipped, Reason::EmptyList),
+            1..=MAPPED_MAX => List::Known(length),
+            _ => List::Never(TaskInput::Failed, Reason::Expansion { length }),
+        }
+    }
+
+    /// The first failure ends all other work at once; teardowns still get their turn.
+    fn fail_fast(&mut self) {
+        let Some(failed) = self.first_failed.filter(|_| self.dag.settings.fail_fast) else { return };
+        let reason = Reason::FailFast { failed: self.dag.task(failed).id.clone() };
+        let dag = self.dag;
+        self.end_all(TaskInput::Ended, &reason, |task| !dag.task(task).is_teardown());
+        self.judge_all();
+    }
+
+    /// Every instance is final: the leaves decide, and under `fail_fast` any failed work does.
+    fn decide_run(&mut self) {
+        let index = &self.run.index;
+        let failed = index.bad_leaves > 0 || (self.dag.settings.fail_fast && index.failed_work > 0);
+        if failed {
+            let count = index.bad_leaves.max(index.failed_work);
+            self.end_run(RunInput::Failed, Reason::TasksFailed { count });
+        } else {
+            self.end_run(RunInput::Succeeded, Reason::AllFinal);
+        }
+    }
+
+    fn end_run(&mut self, input: RunInput, reason: Reason) {
+        let (dag, run) = (&self.dag.id, &self.run.birth.key.run_id);
+        let (kind, summary) = if input == RunInput::Succeeded {
+            (AlertKind::RunRecovered, format!("run `{run}` of `{dag}` succeeded"))
+        } else {
+            (AlertKind::RunFailed, format!("run `{run}` of `{dag}` failed: {reason}"))
+        };
+        self.decision.alerts.push(Alert { kind, ti: None, summary });
+        self.shift_run(input, reason);
+    }
+}

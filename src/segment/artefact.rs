@@ -1,0 +1,236 @@
+//! The model as a text, and the one function that gives a row its segment.
+//!
+//! Owns the format `segment-model/1`: canonical JSON with a fixed order of keys and numbers in the shortest
+//! form that reads back to the same bits. The text is a function of data and configuration alone: no clock,
+//! no run. Batch and single rows are assigned by the same code.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::points::squared_distance;
+use super::prepare::{Preparation, PrepareError, Value};
+use super::rfm::Cuts;
+use super::silhouette::Silhouette;
+
+/// The format this code writes and reads.
+const FORMAT: &str = "segment-model/1";
+/// A row farther from its centre than this many times the segment's 99 % radius is an outlier.
+const OUTLIER: f64 = 1.5;
+
+/// A fitted segmentation: everything needed to give a row its segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// `segment-model/1`.
+    pub format: String,
+    /// `kmeans`.
+    pub algorithm: String,
+    /// The key of all draws of the fit.
+    pub seed: u64,
+    /// Rows the model was fitted on.
+    pub rows: usize,
+    /// Raw values to a row of the matrix.
+    pub features: Preparation,
+    /// How a prepared row gets its segment.
+    pub assign: AssignRule,
+    /// The segments, in the order of the centres: size falling.
+    pub segments: Vec<Segment>,
+    /// The training population, for drift.
+    pub reference: Reference,
+    /// Frozen RFM cut points, when the three parts are declared.
+    pub rfm: Option<RfmCuts>,
+    /// Figures of the fit.
+    pub metrics: ModelMetrics,
+}
+
+/// How a prepared row gets its segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssignRule {
+    /// `nearest_centre`, ties to the lower index.
+    pub rule: String,
+    /// `euclidean`.
+    pub metric: String,
+    /// k × d in prepared units.
+    pub centres: Vec<Vec<f64>>,
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Its place among the centres.
+    pub index: usize,
+    /// `seg_` and 26 characters.
+    pub segment_id: String,
+    /// For people; unique in the model.
+    pub name: String,
+    /// Training rows.
+    pub n: usize,
+    /// Share of the training rows.
+    pub share: f64,
+    /// Median distance to the centre, prepared units.
+    pub radius_p50: f64,
+    /// 99 % quantile of the distance to the centre.
+    pub radius_p99: f64,
+}
+
+/// The training population, for drift.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Minimum, deciles and maximum (11 values) of each numeric feature, raw units, missing values left out.
+    pub feature_quantiles: Vec<(String, Vec<f64>)>,
+}
+
+/// Cut points of the three RFM measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RfmCuts {
+    /// Of recency.
+    pub r: Cuts,
+    /// Of frequency.
+    pub f: Cuts,
+    /// Of monetary value.
+    pub m: Cuts,
+}
+
+/// Figures of the fit on all training rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelMetrics {
+    /// Sum of squared distances to the nearest centre, prepared units.
+    pub inertia: f64,
+    /// `None` where not defined.
+    pub silhouette: Option<Silhouette>,
+    /// `None` where not defined.
+    pub calinski_harabasz: Option<f64>,
+    /// `None` where not defined.
+    pub davies_bouldin: Option<f64>,
+}
+
+/// Why a text is not a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtefactError {
+    /// Another format, or another major version of it.
+    #[error("the model has format `{found}`, expected `{FORMAT}`")]
+    Format {
+        /// What the text says.
+        found: String,
+    },
+    /// Not JSON, or a key is missing or of another type.
+    #[error("the model cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Parts that do not fit together.
+    #[error("the model contradicts itself: {0}")]
+    Shape(String),
+}
+
+/// Where a row belongs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Assignment {
+    /// Index of the segment in [`Model::segments`].
+    pub segment: usize,
+    /// Distance to its centre, prepared units.
+    pub distance: f64,
+    /// The second nearest segment; `None` in a model of one.
+    pub second: Option<usize>,
+    /// Distance to the second nearest centre.
+    pub second_distance: Option<f64>,
+    /// 1 - distance / second distance: 0 on the border, 1 on the centre.
+    pub confidence: f64,
+    /// Farther out than almost all training rows of the segment.
+    pub outlier: bool,
+}
+
+impl Model {
+    /// The canonical text; equal models have equal bytes.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a model holds text, numbers and lists only")
+    }
+
+    /// The first 16 hexadecimal digits of the SHA-256 of the canonical text.
+    pub fn version(&self) -> String {
+        version_of(&self.to_json())
+    }
+
+    /// Reads a text; unknown keys are ignored.
+    ///
+    /// # Errors
+    /// [`ArtefactError`] for another major format, a text that is not a model, or parts that do not fit.
+    pub fn from_json(text: &str) -> Result<Self, ArtefactError> {
+        #[derive(Deserialize)]
+        struct Header {
+            format: String,
+        }
+        let Header { format } = serde_json::from_str(text)?;
+        if format != FORMAT {
+            return Err(ArtefactError::Format { found: format });
+        }
+        let model: Self = serde_json::from_str(text)?;
+        let (width, centres) = (model.features.width(), &model.assign.centres);
+        if centres.is_empty() || centres.len() != model.segments.len() {
+            let message = format!("{} centres for {} segments", centres.len(), model.segments.len());
+            return Err(ArtefactError::Shape(message));
+        }
+        match centres.iter().find(|centre| centre.len() != width) {
+            Some(odd) => {
+                let message = format!("a centre has {} values, the features make {width}", odd.len());
+                Err(ArtefactError::Shape(message))
+            }
+            None => Ok(model),
+        }
+    }
+
+    /// The format a new model is written in.
+    pub(super) fn format() -> String {
+        FORMAT.to_owned()
+    }
+}
+
+/// The version of a canonical text.
+pub(super) fn version_of(json: &str) -> String {
+    Sha256::digest(json.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The segment of one row of raw values, in the order of the model's features.
+///
+/// `None` when a feature's `drop_row` leaves the row out.
+///
+/// # Errors
+/// The first [`PrepareError`] of the row.
+pub fn assign(model: &Model, row: &[Value<'_>]) -> Result<Option<Assignment>, PrepareError> {
+    let prepared = model.features.row(row)?;
+    Ok(prepared.map(|row| assign_prepared(model, &row)))
+}
+
+/// The segment of one prepared row.
+pub(super) fn assign_prepared(model: &Model, row: &[f64]) -> Assignment {
+    let mut found = nearest_two(&model.assign.centres, row);
+    found.outlier = found.distance > OUTLIER * model.segments[found.segment].radius_p99;
+    found
+}
+
+/// The two nearest centres, ties to the lower index; nothing is an outlier yet.
+#[inline(always)]
+pub(super) fn nearest_two(centres: &[Vec<f64>], row: &[f64]) -> Assignment {
+    let (mut first, mut second) = ((f64::INFINITY, 0), (f64::INFINITY, 0));
+    for (number, centre) in centres.iter().enumerate() {
+        let distance = squared_distance(row, centre);
+        if distance < first.0 {
+            second = first;
+            first = (distance, number);
+        } else if distance < second.0 {
+            second = (distance, number);
+        }
+    }
+    let distance = first.0.sqrt();
+    let second = (centres.len() > 1).then(|| (second.1, second.0.sqrt()));
+    let confidence = match second {
+        None => 1.0,
+        Some((_, 0.0)) => 0.0,
+        Some((_, second)) => 1.0 - distance / second,
+    };
+    Assignment {
+        segment: first.1,
+        distance,
+        second: second.map(|(segment, _)| segment),
+        second_distance: second.map(|(_, distance)| distance),
+        confidence,
+        outlier: false,
+    }
+}

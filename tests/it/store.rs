@@ -1,0 +1,68 @@
+//! Every method of the store on both databases, from one list of claims.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod claims;
+mod guards;
+mod home;
+mod measured;
+mod rows;
+
+use home::Home;
+
+/// Runs each function on a fresh database of either kind.
+macro_rules! on_both {
+    ($($module:ident :: $claim:ident,)+) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $claim() {
+                    super::$module::$claim(super::Home::on_sqlite().await).await;
+                }
+            )+
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $claim() {
+                    if let Some(home) = super::Home::on_postgres().await {
+                        super::$module::$claim(home).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
+on_both! {
+    rows::a_restored_run_is_the_run_that_was_committed,
+    rows::the_folded_journal_is_the_rows,
+    rows::the_journal_is_in_the_order_of_the_commits,
+    rows::attempts_are_opened_by_the_claim_and_closed_by_the_outcome,
+    rows::outputs_come_back_and_give_the_lengths_of_their_lists,
+    rows::a_mapped_task_becomes_as_many_rows_as_its_list_is_long,
+    rows::a_repetition_after_a_clear_that_leaves_nothing_takes_the_outputs_away,
+    rows::creating_a_run_twice_answers_with_the_first,
+    rows::a_scheduled_instant_is_taken_once_under_any_name,
+    rows::a_run_of_a_version_that_was_not_stored_is_refused,
+    rows::a_run_is_not_loaded_with_another_version_of_its_dag,
+    rows::runs_are_listed_newest_first_and_filtered,
+    rows::an_alert_is_in_the_outbox_once_and_until_delivered,
+    rows::the_clock_of_the_database_is_the_time_of_day,
+    guards::migrating_again_changes_nothing,
+    guards::a_database_from_a_newer_version_is_refused,
+    guards::a_stale_version_is_a_conflict_and_writes_nothing,
+    guards::a_stale_fence_is_a_conflict_and_writes_nothing,
+    guards::a_state_that_was_not_expected_is_a_conflict,
+    guards::the_database_itself_refuses_an_illegal_move,
+    guards::the_database_itself_refuses_columns_that_contradict_the_state,
+    guards::a_pool_is_never_admitted_over_its_slots,
+    guards::of_many_writers_of_one_version_one_wins,
+    guards::a_failing_commit_does_not_harm_its_neighbours,
+    guards::a_transaction_that_was_not_finished_leaves_nothing,
+    claims::eight_claimers_never_get_one_instance_twice,
+    claims::a_claim_is_seen_by_the_run_as_a_new_version,
+    claims::a_session_that_is_not_live_gets_nothing,
+    claims::what_a_dead_session_holds_is_found,
+    claims::a_claim_takes_only_its_queues_and_the_highest_priority_first,
+}
