@@ -3,6 +3,8 @@
 //! `tests/dagbag/bad/*.yaml` stand beside the text they earn (`.stderr`), `tests/dagbag/ok/*.yaml` beside what
 //! they mean (`.txt`). `UPDATE_EXPECT=1 cargo test` writes both anew; the difference is then read like code.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
