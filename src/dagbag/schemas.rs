@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::keys::{CommonKeys, DagKeys, GroupKeys, TaskIdentity};
-use crate::tasks::KINDS;
+use crate::tasks::{KINDS, Kind};
 
 /// All schemas, with their shared definitions and their patterns compiled.
 pub(super) struct Schemas {
@@ -31,16 +31,17 @@ pub(super) struct Schemas {
 }
 
 /// The schemas of this program.
-pub(super) static SCHEMAS: LazyLock<Schemas> = LazyLock::new(Schemas::build);
+pub(super) static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| Schemas::of(KINDS));
 
 impl Schemas {
-    fn build() -> Self {
+    /// With the schemas of these kinds.
+    pub(super) fn of(kinds: &[Kind]) -> Self {
         let mut generator = SchemaSettings::draft2020_12().into_generator();
         let dag = generator.subschema_for::<DagKeys>().to_value();
         let group = generator.subschema_for::<GroupKeys>().to_value();
         let identity = generator.subschema_for::<TaskIdentity>().to_value();
         let common = generator.subschema_for::<CommonKeys>().to_value();
-        let kinds = KINDS.iter().map(|kind| (kind.name, (kind.schema)(&mut generator).to_value())).collect();
+        let kinds = kinds.iter().map(|kind| (kind.name, (kind.schema)(&mut generator).to_value())).collect();
         let definitions = generator.take_definitions(true);
         let mut patterns = HashMap::new();
         for schema in definitions.values() {

@@ -5,13 +5,24 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::problem::{Problem, did_you_mean, listed, nearest};
+use super::problem::{Problem, did_you_mean, listed};
 use super::schemas::Schemas;
 use super::yaml::{Node, Tree, plain};
 use crate::tasks::template::is_template;
 
-/// What does not fit, each with the topmost key it is below.
-type Misfits = Vec<(Option<String>, Problem)>;
+mod words;
+
+pub(super) use words::shown;
+use words::{branches_of, shown_path};
+
+/// Something that does not fit.
+struct Misfit {
+    /// The topmost key it is below.
+    top: Option<String>,
+    /// Whether only a word is unknown or missing: the reader may accept it by another name.
+    word: bool,
+    problem: Problem,
+}
 
 /// One comparison under way.
 pub(super) struct Shape<'a> {
@@ -20,7 +31,7 @@ pub(super) struct Shape<'a> {
     subject: &'a str,
     /// Keys that are right in this place though the schema does not name them: for hints only.
     also: &'a [String],
-    problems: Misfits,
+    problems: Vec<Misfit>,
     /// Whether a template stood where something else than a text is wanted.
     pub(super) dynamic: bool,
 }
@@ -32,12 +43,32 @@ impl<'a> Shape<'a> {
 
     /// What does not fit, and the topmost keys that are to blame: without them the value can be read.
     pub(super) fn done(self) -> (Vec<Problem>, BTreeSet<String>) {
-        let (keys, problems): (Vec<_>, Vec<_>) = self.problems.into_iter().unzip();
+        let (keys, problems): (Vec<_>, Vec<_>) =
+            self.problems.into_iter().map(|m| (m.top, m.problem)).unzip();
         (problems, keys.into_iter().flatten().collect())
     }
 
+    /// Whether everything fits but for words that the schema does not know or misses.
+    pub(super) fn only_words(&self) -> bool {
+        self.problems.iter().all(|misfit| misfit.word)
+    }
+
+    /// Whether everything fits.
+    pub(super) fn fits(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Takes back all problems: the reader accepts these words.
+    pub(super) fn forgive(&mut self) {
+        self.problems.clear();
+    }
+
     fn push(&mut self, path: &[String], problem: Problem) {
-        self.problems.push((path.first().cloned(), problem));
+        self.problems.push(Misfit { top: path.first().cloned(), word: false, problem });
+    }
+
+    fn push_word(&mut self, path: &[String], problem: Problem) {
+        self.problems.push(Misfit { top: path.first().cloned(), word: true, problem });
     }
 
     /// Compares `node` with `schema`. Answers its value, with a stand-in for every template whose type must
@@ -58,8 +89,7 @@ impl<'a> Shape<'a> {
             self.dynamic = true;
             return self.stand_in(schema, text);
         }
-        if let Some(branches) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
-        {
+        if let Some(branches) = branches_of(schema) {
             return self.one_of(node, outer, branches, path);
         }
         let Some(object) = schema.as_object() else { return node.to_json() };
@@ -120,7 +150,7 @@ impl<'a> Shape<'a> {
             if node.get(required).is_none() {
                 let within = path.last().map_or_else(String::new, |_| format!(" in `{}`", path.join(".")));
                 let what = format!("{}the key `{required}` is missing{within}", self.subject);
-                self.push(path, Problem::at(node.place, what));
+                self.push_word(path, Problem::at(node.place, what));
             }
         }
         Value::Object(object)
@@ -145,7 +175,7 @@ impl<'a> Shape<'a> {
                 format!("known keys are {}", listed(known.iter().copied()).replace(" or ", " and "))
             }
         });
-        self.push(path, Problem::at(place, what).hint(hint));
+        self.push_word(path, Problem::at(place, what).hint(hint));
     }
 
     fn list(&mut self, node: &Node, items: &[Node], schema: &Value, path: &mut Vec<String>) -> Value {
@@ -178,7 +208,9 @@ impl<'a> Shape<'a> {
             (None, None) => true,
         };
         if !fits {
+            let before = self.problems.len();
             self.wrong(node, schema, path);
+            self.problems[before..].iter_mut().for_each(|misfit| misfit.word = node.text().is_some());
         }
     }
 
@@ -212,7 +244,7 @@ impl<'a> Shape<'a> {
     /// `anyOf` and `oneOf`: the first branch that fits; else the problems of the one that was meant.
     fn one_of(&mut self, node: &Node, outer: &Value, branches: &[Value], path: &mut Vec<String>) -> Value {
         let (before, dynamic) = (self.problems.len(), self.dynamic);
-        let mut failed: Vec<(i64, Misfits)> = Vec::new();
+        let mut failed: Vec<(i64, Vec<Misfit>)> = Vec::new();
         for branch in branches {
             let value = self.walk(node, branch, path);
             let problems = self.problems.split_off(before);
@@ -222,16 +254,75 @@ impl<'a> Shape<'a> {
             self.dynamic = dynamic;
             failed.push((self.likeness(node, self.schemas.resolve(branch)), problems));
         }
+        if let Some(tag) = self.tag_of(node, branches)
+            && !self.tag_fits(node, &tag, path)
+        {
+            return node.to_json();
+        }
         let best = failed.into_iter().reduce(|best, next| if next.0 > best.0 { next } else { best });
         match best {
             Some((likeness, problems)) if likeness > 0 => self.problems.extend(problems),
-            Some(_) | None => self.wrong(node, outer, path),
+            Some((_, problems)) => {
+                let word = problems.iter().all(|misfit| misfit.word);
+                self.wrong(node, outer, path);
+                self.problems[before..].iter_mut().for_each(|misfit| misfit.word = word);
+            }
+            None => self.wrong(node, outer, path),
         }
         node.to_json()
     }
 
+    /// The key whose value tells the branches apart, with its values, if every mapping among them has one.
+    fn tag_of(&self, node: &Node, branches: &[Value]) -> Option<(String, Vec<String>)> {
+        if !matches!(node.tree, Tree::Mapping(_)) {
+            return None;
+        }
+        let tags: Vec<Vec<(&str, &str)>> = branches
+            .iter()
+            .filter(|branch| has_keys(self.schemas.resolve(branch)))
+            .map(|branch| {
+                let all = self.schemas.properties(branch).into_iter();
+                all.filter_map(|(name, schema)| Some((name, schema.get("const")?.as_str()?))).collect()
+            })
+            .collect();
+        let (name, _) = tags.first()?.first()?;
+        let values: Option<Vec<String>> = tags
+            .iter()
+            .map(|tags| tags.iter().find(|(tag, _)| tag == name).map(|(_, value)| (*value).to_owned()))
+            .collect();
+        Some(((*name).to_owned(), values?))
+    }
+
+    /// Whether the tag names a branch; if not, that is the one thing to say.
+    fn tag_fits(
+        &mut self,
+        node: &Node,
+        (tag, values): &(String, Vec<String>),
+        path: &mut Vec<String>,
+    ) -> bool {
+        let expected = listed(values.iter().map(String::as_str));
+        let Some(found) = node.get(tag) else {
+            let what = format!("{}the key `{tag}` is missing in {}", self.subject, shown_path(path));
+            self.push_word(path, Problem::at(node.place, what).expected(expected));
+            return false;
+        };
+        let fits = found.text().is_some_and(|text| values.iter().any(|value| value == text));
+        if !fits {
+            let near = found.text().and_then(|text| did_you_mean(text, values.iter().map(String::as_str)));
+            path.push(tag.clone());
+            let what = format!("{}{} is {}", self.subject, shown_path(path), shown(found));
+            self.push_word(path, Problem::at(found.place, what).expected(expected).maybe_hint(near));
+            path.pop();
+        }
+        fits
+    }
+
     /// How much `node` looks as if this branch was meant; 0 if not at all.
     fn likeness(&self, node: &Node, branch: &Value) -> i64 {
+        if let Some(inner) = branches_of(branch) {
+            let likeness = inner.iter().map(|branch| self.likeness(node, self.schemas.resolve(branch)));
+            return likeness.max().unwrap_or(0);
+        }
         match &node.tree {
             Tree::Mapping(entries) if self.allows(branch, "object") => {
                 let properties = self.schemas.properties(branch);
@@ -264,99 +355,10 @@ impl<'a> Shape<'a> {
         self.push(path, Problem::at(node.place, what).expected(expected).maybe_hint(hint));
     }
 
-    fn hint_for(&self, node: &Node, schema: &Value) -> Option<String> {
-        let Tree::Scalar { text, quoted } = &node.tree else { return None };
-        let mut choices = Vec::new();
-        self.choices(schema, &mut choices);
-        if let Some(near) = nearest(text, choices.iter().filter_map(|c| c.as_str())) {
-            return Some(format!("did you mean `{near}`?"));
-        }
-        let expects = |name: &str| self.has_type(schema, name);
-        if expects("boolean") && !expects("string") {
-            return match text.to_lowercase().as_str() {
-                "yes" | "on" | "y" | "true" => Some("write `true`, without quotes".to_owned()),
-                "no" | "off" | "n" | "false" => Some("write `false`, without quotes".to_owned()),
-                _ => None,
-            };
-        }
-        if *quoted && (expects("integer") || expects("number")) && plain(text).is_number() {
-            return Some("write the number without quotes".to_owned());
-        }
-        if !*quoted
-            && choices.is_empty()
-            && expects("string")
-            && !matches!(plain(text), Value::String(_) | Value::Null)
-        {
-            return Some(format!("put it in quotes: `\"{text}\"`"));
-        }
-        None
-    }
-
-    fn has_type(&self, schema: &Value, name: &str) -> bool {
-        let resolved = self.schemas.resolve(schema);
-        if let Some(branches) =
-            resolved.get("anyOf").or_else(|| resolved.get("oneOf")).and_then(Value::as_array)
-        {
-            return branches.iter().any(|branch| self.has_type(branch, name));
-        }
-        resolved.get("type").is_some() && self.allows(resolved, name)
-    }
-
-    /// The values that `enum` and `const` allow, through branches.
-    fn choices<'s>(&'s self, schema: &'s Value, into: &mut Vec<&'s Value>) {
-        let schema = self.schemas.resolve(schema);
-        into.extend(schema.get("enum").and_then(Value::as_array).into_iter().flatten());
-        into.extend(schema.get("const"));
-        for key in ["anyOf", "oneOf"] {
-            for branch in schema.get(key).and_then(Value::as_array).into_iter().flatten() {
-                self.choices(branch, into);
-            }
-        }
-    }
-
-    /// What a schema wants, in words.
-    fn expected(&self, schema: &Value) -> String {
-        let resolved = self.schemas.resolve(schema);
-        if let Some(Value::String(words)) = schema.get("x-expected").or_else(|| resolved.get("x-expected")) {
-            return words.clone();
-        }
-        let mut choices = Vec::new();
-        self.choices(resolved, &mut choices);
-        choices.retain(|choice| !choice.is_null());
-        let mut words: Vec<String> = Vec::new();
-        if !choices.is_empty() {
-            let names: Vec<String> =
-                choices.iter().map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned)).collect();
-            let names = listed(names.iter().map(String::as_str));
-            words.push(names);
-        }
-        for branch in
-            ["anyOf", "oneOf"].iter().filter_map(|k| resolved.get(*k)).filter_map(Value::as_array).flatten()
-        {
-            let inner = self.schemas.resolve(branch);
-            let is_null = inner.get("type").is_some_and(|t| t == "null");
-            if !is_null && inner.get("enum").is_none() && inner.get("const").is_none() {
-                words.push(self.expected(branch));
-            }
-        }
-        if words.is_empty() {
-            let types = match resolved.get("type") {
-                Some(Value::String(one)) => vec![one.as_str()],
-                Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-                Some(_) | None => Vec::new(),
-            };
-            words.extend(types.into_iter().filter(|t| *t != "null").map(|t| in_words(t, resolved)));
-        }
-        words.retain(|word| !word.is_empty() && word != "nothing");
-        words.dedup();
-        if words.is_empty() { "something else".to_owned() } else { words.join(" or ") }
-    }
-
     /// Whether any text fits, so that a template is just a text.
     fn takes_text(&self, schema: &Value) -> bool {
         let schema = self.schemas.resolve(schema);
-        if let Some(branches) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
-        {
+        if let Some(branches) = branches_of(schema) {
             return branches.iter().any(|branch| self.takes_text(branch));
         }
         let free = ["enum", "const", "pattern"].iter().all(|key| schema.get(*key).is_none());
@@ -373,8 +375,7 @@ impl<'a> Shape<'a> {
         {
             return value.clone();
         }
-        if let Some(branches) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
-        {
+        if let Some(branches) = branches_of(schema) {
             let branch = branches.iter().find(|b| b.get("type").is_none_or(|t| t != "null"));
             return branch.map_or(Value::Null, |branch| self.stand_in(branch, text));
         }
@@ -389,6 +390,10 @@ impl<'a> Shape<'a> {
         }
         if self.allows(schema, "object") { Value::Object(Map::new()) } else { Value::String(text.to_owned()) }
     }
+}
+
+fn has_keys(schema: &Value) -> bool {
+    schema.get("properties").is_some()
 }
 
 fn integral(value: &Value, schema: &Value) -> bool {
@@ -407,37 +412,5 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn in_words(name: &str, schema: &Value) -> String {
-    match name {
-        "string" => "a text",
-        "integer" if schema.get("minimum").and_then(Value::as_f64) == Some(0.0) => "a whole number from 0",
-        "integer" => "a whole number",
-        "number" => "a number",
-        "boolean" => "true or false",
-        "array" => "a list",
-        "object" => "a mapping",
-        _ => "",
-    }
-    .to_owned()
-}
-
-fn shown_path(path: &[String]) -> String {
-    if path.is_empty() { "this".to_owned() } else { format!("`{}`", path.join(".")) }
-}
-
-/// What an author wrote, short enough for a message.
-pub(super) fn shown(node: &Node) -> String {
-    const CHARACTERS_MAX: usize = 60;
-    match &node.tree {
-        Tree::Scalar { text, quoted: false } if plain(text).is_null() => "empty".to_owned(),
-        Tree::Scalar { text, quoted } => {
-            let line = text.lines().next().unwrap_or("");
-            let cut: String = line.chars().take(CHARACTERS_MAX).collect();
-            let more = if cut.len() < text.trim_end().len() { "…" } else { "" };
-            let quote = if *quoted && !matches!(plain(text), Value::String(_)) { "\"" } else { "" };
-            format!("`{quote}{cut}{more}{quote}`")
-        }
-        Tree::List(_) => "a list".to_owned(),
-        Tree::Mapping(_) => "a mapping".to_owned(),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -177,17 +177,20 @@ impl<'a> Reading<'a> {
         let mut shape = Shape::new(&SCHEMAS, &subject, &SCHEMAS.common_keys);
         let read = shape.read(&mine, schema);
         let dynamic = shape.dynamic;
-        let before = self.problems.len();
-        self.take(shape);
         let mut work = None;
-        if self.problems.len() == before {
+        // Only words may be in doubt: the kind has the last word on those, for it may know a second name.
+        if shape.only_words() {
             match (kind.read)(&read) {
-                Ok(found) => work = Some(found),
+                Ok(found) => {
+                    shape.forgive();
+                    work = Some(found);
+                }
                 // With stand-ins in place of templates only the run can tell.
-                Err(_) if dynamic => {}
+                Err(_) if dynamic || !shape.fits() => {}
                 Err(error) => self.push(Problem::at(self.node.place, format!("{subject}{error}"))),
             }
         }
+        self.take(shape);
         for found in work.iter().filter(|_| !dynamic).flat_map(|work| work.check()) {
             let place = mine.along(found.path.iter().map(String::as_str)).place;
             let problem = Problem::at(place, format!("{subject}{}", found.message));
