@@ -7,11 +7,11 @@ use crate::core::ids::{Fence, QueueName, RunKey, SessionId, TaskId, Timestamp};
 use crate::core::run::{Reason, TaskInstance};
 use crate::core::state::TaskState;
 
+use super::Store;
 use super::db::{BoxFuture, Row, Tx, Value, Write};
 use super::error::StoreError;
 use super::moves::{Move, Moves};
 use super::runs::{number, run_key, task_id};
-use super::Store;
 
 macro_rules! candidates {
     ($lock:literal) => {

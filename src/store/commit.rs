@@ -7,11 +7,11 @@ use crate::core::dag::Dag;
 use crate::core::ids::{RunKey, Timestamp};
 use crate::core::run::{Alert, Decision, RunChange, UNMAPPED};
 
+use super::Store;
 use super::chunked::Chunked;
 use super::db::{BoxFuture, Tx, Value, Write};
 use super::error::StoreError;
 use super::moves::{Line, Move, Moves};
-use super::Store;
 
 /// First of all, so that it takes the run's lock; its guard is the version the decision was made from.
 const BUMP_RUN: &str = "UPDATE dag_run SET version = version + 1 \

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::core::dag::{Dag, TaskIx};
 use crate::core::ids::{DagHash, DagId, Fence, RunId, RunKey, SessionId, TaskId, Timestamp};
-use crate::core::run::{RestoredRun, Instances, Run, RunBirth, RunType, TaskInstance, UNMAPPED};
+use crate::core::run::{Instances, RestoredRun, Run, RunBirth, RunType, TaskInstance, UNMAPPED};
 use crate::core::state::{RunState, TaskState};
 
 use super::Store;
