@@ -34,7 +34,11 @@ pub enum Header {
 }
 
 /// The columns of the files: their names from the first file, in its order, types declared or guessed.
-pub(crate) fn columns(sources: &[Source], dialect: &Dialect, declared: &Declared) -> Result<Vec<Column>, DataError> {
+pub(crate) fn columns(
+    sources: &[Source],
+    dialect: &Dialect,
+    declared: &Declared,
+) -> Result<Vec<Column>, DataError> {
     let mut names: Vec<String> = Vec::new();
     let mut guesses: Vec<Guess> = Vec::new();
     for source in sources {
@@ -57,12 +61,18 @@ pub(crate) fn columns(sources: &[Source], dialect: &Dialect, declared: &Declared
     let missing: Vec<String> = declared
         .keys()
         .filter(|name| !names.contains(name))
-        .map(|name| format!("`schema` names the column `{name}`, which the file does not have{}", hint_near(name, names.iter().map(String::as_str))))
+        .map(|name| {
+            format!(
+                "`schema` names the column `{name}`, which the file does not have{}",
+                hint_near(name, names.iter().map(String::as_str))
+            )
+        })
         .collect();
     if !missing.is_empty() {
         return Err(DataError::Permanent(missing.join("\n")));
     }
-    let typed = names.into_iter().filter_map(|name| declared.get(&name).map(|t| Column { name, column_type: *t }));
+    let typed =
+        names.into_iter().filter_map(|name| declared.get(&name).map(|t| Column { name, column_type: *t }));
     Ok(typed.collect())
 }
 
@@ -97,11 +107,12 @@ fn reader<R: Read>(bytes: R, dialect: &Dialect) -> Reader<R> {
     ReaderBuilder::new().delimiter(dialect.delimiter).has_headers(false).flexible(true).from_reader(bytes)
 }
 
-fn next<R: Read>(source: &Source, reader: &mut Reader<R>, record: &mut ByteRecord) -> Result<bool, DataError> {
-    reader.read_byte_record(record).map_err(|error| match error.into_kind() {
-        csv::ErrorKind::Io(error) => of_file(source, &error),
-        other => DataError::Permanent(format!("`{}`: {other:?}", source.name)),
-    })
+fn next<R: Read>(
+    source: &Source,
+    reader: &mut Reader<R>,
+    record: &mut ByteRecord,
+) -> Result<bool, DataError> {
+    reader.read_byte_record(record).map_err(|error| of_file(source, &error.into()))
 }
 
 /// The names of the columns, and the first record if it was read to count them.
@@ -116,7 +127,11 @@ fn names_of<R: Read>(
         return refuse("there is no line, expected a header".to_owned());
     }
     if let Header::Names(names) = &dialect.header {
-        let names = if names.is_empty() { (1..=first.len()).map(|i| format!("column_{i}")).collect() } else { names.clone() };
+        let names = if names.is_empty() {
+            (1..=first.len()).map(|i| format!("column_{i}")).collect()
+        } else {
+            names.clone()
+        };
         return Ok((names, Some(first)));
     }
     let mut names: Vec<String> = Vec::with_capacity(first.len());
@@ -126,7 +141,10 @@ fn names_of<R: Read>(
         };
         let name = name.trim_start_matches('\u{feff}').trim().to_owned();
         if name.is_empty() {
-            return refuse(format!("column {} has no name\nhint: a file without a header needs `header: false`", place + 1));
+            return refuse(format!(
+                "column {} has no name\nhint: a file without a header needs `header: false`",
+                place + 1
+            ));
         }
         if names.contains(&name) {
             return refuse(format!("the column `{name}` occurs twice"));
@@ -196,7 +214,8 @@ fn row(
 ) -> Result<Vec<Cell>, Fault> {
     let bytes = record.as_slice().len();
     if bytes > RECORD_BYTES_MAX {
-        let message = format!("the record has {bytes} bytes, expected at most {RECORD_BYTES_MAX}; is a quote open?");
+        let message =
+            format!("the record has {bytes} bytes, expected at most {RECORD_BYTES_MAX}; is a quote open?");
         return Err(Fault { class: "oversize", message });
     }
     if record.len() != width {
@@ -223,7 +242,11 @@ fn row(
 }
 
 fn short(text: &str) -> String {
-    if text.chars().count() <= 80 { text.to_owned() } else { format!("{}…", text.chars().take(80).collect::<String>()) }
+    if text.chars().count() <= 80 {
+        text.to_owned()
+    } else {
+        format!("{}…", text.chars().take(80).collect::<String>())
+    }
 }
 
 fn raw(record: &ByteRecord, dialect: &Dialect) -> String {

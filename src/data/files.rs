@@ -56,9 +56,15 @@ pub fn find(root: &Path, patterns: &[String]) -> Result<Vec<Source>, DataError> 
         if !pattern.contains(['*', '?', '[']) {
             match std::fs::metadata(&whole) {
                 Ok(file) if file.is_file() => found.push(source(whole, pattern.clone())),
-                Ok(_) => problems.push(format!("`{pattern}` is a folder, expected a file\nhint: `{pattern}/*` means the files in it")),
+                Ok(_) => problems.push(format!(
+                    "`{pattern}` is a folder, expected a file\nhint: `{pattern}/*` means the files in it"
+                )),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    problems.push(format!("there is no file `{pattern}` in {}{}", root.display(), near(&whole)));
+                    problems.push(format!(
+                        "there is no file `{pattern}` in {}{}",
+                        root.display(),
+                        near(&whole)
+                    ));
                 }
                 Err(error) => problems.push(format!("`{pattern}`: {error}")),
             }
@@ -67,12 +73,14 @@ pub fn find(root: &Path, patterns: &[String]) -> Result<Vec<Source>, DataError> 
         match glob::glob(&whole.to_string_lossy()) {
             Err(error) => problems.push(format!("`{pattern}` is not a pattern: {}", error.msg)),
             Ok(paths) => {
-                let mut files: Vec<PathBuf> = paths.filter_map(Result::ok).filter(|path| path.is_file()).collect();
+                let mut files: Vec<PathBuf> =
+                    paths.filter_map(Result::ok).filter(|path| path.is_file()).collect();
                 files.sort();
                 if files.is_empty() {
                     problems.push(format!("`{pattern}` matches no file in {}", root.display()));
                 }
-                let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+                let name =
+                    |path: &Path| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
                 found.extend(files.into_iter().map(|path| source(path.clone(), name(&path))));
             }
         }
@@ -97,10 +105,14 @@ fn near(path: &Path) -> String {
 /// The unpacked bytes of a file.
 pub(crate) fn open(source: &Source) -> Result<Box<dyn BufRead>, DataError> {
     let file = File::open(&source.path).map_err(|error| of_file(source, &error))?;
-    let inside: Box<dyn Read> = if source.is_gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let inside: Box<dyn Read> =
+        if source.is_gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut reader = BufReader::with_capacity(1 << 16, inside);
     if reader.fill_buf().map_err(|error| of_file(source, &error))?.is_empty() {
-        return Err(DataError::Permanent(format!("`{}` is empty, expected at least a header or a record", source.name)));
+        return Err(DataError::Permanent(format!(
+            "`{}` is empty, expected at least a header or a record",
+            source.name
+        )));
     }
     Ok(Box::new(reader))
 }
@@ -108,14 +120,15 @@ pub(crate) fn open(source: &Source) -> Result<Box<dyn BufRead>, DataError> {
 /// What the operating system or gzip says about a file.
 pub(crate) fn of_file(source: &Source, error: &io::Error) -> DataError {
     let text = format!("`{}`: {error}", source.name);
-    match error.kind() {
+    let wrong = matches!(
+        error.kind(),
         io::ErrorKind::NotFound
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::InvalidData
-        | io::ErrorKind::InvalidInput
-        | io::ErrorKind::UnexpectedEof => DataError::Permanent(text),
-        _ => DataError::Retryable(text),
-    }
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
+    );
+    if wrong { DataError::Permanent(text) } else { DataError::Retryable(text) }
 }
 
 /// The columns that records of text files have: those declared, or those there are with guessed types.
@@ -127,7 +140,10 @@ pub fn text_columns(sources: &[Source], text: &Text, declared: &Declared) -> Res
     match text {
         Text::Csv(dialect) => csv_records::columns(sources, dialect, declared),
         Text::JsonLines if !declared.is_empty() => {
-            let column = |(name, column_type): (&String, &ColumnType)| Column { name: name.clone(), column_type: *column_type };
+            let column = |(name, column_type): (&String, &ColumnType)| Column {
+                name: name.clone(),
+                column_type: *column_type,
+            };
             Ok(declared.iter().map(column).collect())
         }
         Text::JsonLines => json_columns(sources),
@@ -138,7 +154,12 @@ pub fn text_columns(sources: &[Source], text: &Text, declared: &Declared) -> Res
 ///
 /// # Errors
 /// [`DataError::Permanent`] for a file that cannot be read as what it is said to be.
-pub fn read_text(sources: &[Source], text: &Text, columns: &[Column], intake: &mut Intake<'_>) -> Result<(), DataError> {
+pub fn read_text(
+    sources: &[Source],
+    text: &Text,
+    columns: &[Column],
+    intake: &mut Intake<'_>,
+) -> Result<(), DataError> {
     for source in sources {
         match text {
             Text::Csv(dialect) => csv_records::read(source, dialect, columns, intake)?,
@@ -167,7 +188,9 @@ fn json_columns(sources: &[Source]) -> Result<Vec<Column>, DataError> {
     if guesses.is_empty() {
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
         let names = names.join("`, `");
-        return Err(DataError::Permanent(format!("`{names}`: there is no record, expected one JSON object per line")));
+        return Err(DataError::Permanent(format!(
+            "`{names}`: there is no record, expected one JSON object per line"
+        )));
     }
     Ok(guesses.into_iter().map(|(name, guess)| Column { name, column_type: guess.column_type() }).collect())
 }
@@ -203,7 +226,10 @@ fn read_json_lines(source: &Source, columns: &[Column], intake: &mut Intake<'_>)
 fn json_record(line: &[u8], columns: &[Column]) -> Result<Vec<super::cells::Cell>, Fault> {
     let fault = |class, message| Err(Fault { class, message });
     if line.len() > RECORD_BYTES_MAX {
-        return fault("oversize", format!("the record has {} bytes, expected at most {RECORD_BYTES_MAX}", line.len()));
+        return fault(
+            "oversize",
+            format!("the record has {} bytes, expected at most {RECORD_BYTES_MAX}", line.len()),
+        );
     }
     let Ok(text) = str::from_utf8(line) else {
         return fault("encoding", "the record is not UTF-8".to_owned());
@@ -244,9 +270,7 @@ pub fn parquet_schema(sources: &[Source]) -> Result<SchemaRef, DataError> {
             Some(_) => {}
         }
     }
-    first
-        .map(|(schema, _)| schema)
-        .ok_or_else(|| DataError::Permanent("there is no file to read".to_owned()))
+    first.map(|(schema, _)| schema).ok_or_else(|| DataError::Permanent("there is no file to read".to_owned()))
 }
 
 /// Reads Parquet files as they are.
@@ -255,7 +279,8 @@ pub fn parquet_schema(sources: &[Source]) -> Result<SchemaRef, DataError> {
 /// [`DataError::Permanent`] for a damaged file.
 pub fn read_parquet(sources: &[Source], outlet: &Outlet) -> Result<(), DataError> {
     for source in sources {
-        let damaged = |error: &dyn std::fmt::Display| DataError::Permanent(format!("`{}`: {error}", source.name));
+        let damaged =
+            |error: &dyn std::fmt::Display| DataError::Permanent(format!("`{}`: {error}", source.name));
         for batch in parquet(source)?.build().map_err(|error| damaged(&error))? {
             outlet.push(batch.map_err(|error| damaged(&error))?)?;
         }
@@ -265,6 +290,7 @@ pub fn read_parquet(sources: &[Source], outlet: &Outlet) -> Result<(), DataError
 
 fn parquet(source: &Source) -> Result<ParquetRecordBatchReaderBuilder<File>, DataError> {
     let file = File::open(&source.path).map_err(|error| of_file(source, &error))?;
-    ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| DataError::Permanent(format!("`{}` cannot be read as Parquet: {error}", source.name)))
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| {
+        DataError::Permanent(format!("`{}` cannot be read as Parquet: {error}", source.name))
+    })
 }

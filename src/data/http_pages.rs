@@ -102,7 +102,10 @@ pub async fn fetch(
     let mut url = Some(first_address(request));
     while let Some(here) = url {
         if fetched.pages == request.pages_max {
-            return Err(permanent(&here, &format!("there are more than {} pages, as `pages.max_pages` allows", request.pages_max)));
+            return Err(permanent(
+                &here,
+                &format!("there are more than {} pages, as `pages.max_pages` allows", request.pages_max),
+            ));
         }
         if fetched.pages > 0 {
             pause(request.interval, cancel).await?;
@@ -110,8 +113,9 @@ pub async fn fetch(
         let answer = ask(client, request, &here, cancel).await?;
         let link = answer.headers().get(LINK).and_then(|value| value.to_str().ok()).and_then(next_link);
         let body = body(answer, &here, request.bytes_max - fetched.bytes).await?;
-        let page: Value = serde_json::from_slice(&body)
-            .map_err(|error| permanent(&here, &format!("the answer is no JSON: {error}; it begins `{}`", shown(&body))))?;
+        let page: Value = serde_json::from_slice(&body).map_err(|error| {
+            permanent(&here, &format!("the answer is no JSON: {error}; it begins `{}`", shown(&body)))
+        })?;
         let items = items(&page, request.items, &here)?;
         for item in items {
             lines.write_all(item.to_string().as_bytes()).await.map_err(of_disk)?;
@@ -160,7 +164,8 @@ fn next_address(
         Next::LinkHeader => link,
     };
     let Some(address) = address else { return Ok(None) };
-    let next = here.join(&address).map_err(|_| permanent(here, "the address of the next page cannot be read"))?;
+    let next =
+        here.join(&address).map_err(|_| permanent(here, "the address of the next page cannot be read"))?;
     if next.origin() != request.url.origin() {
         return Err(permanent(here, &format!("the next page is on another host, {}", address_of(&next))));
     }
@@ -172,8 +177,11 @@ fn next_address(
 
 fn with_parameter(url: &Url, name: &str, value: &str) -> Url {
     let mut with = url.clone();
-    let others: Vec<(String, String)> =
-        url.query_pairs().filter(|(known, _)| known != name).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
+    let others: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(known, _)| known != name)
+        .map(|(k, v)| (k.into_owned(), v.into_owned()))
+        .collect();
     with.query_pairs_mut().clear().extend_pairs(others).append_pair(name, value);
     with
 }
@@ -183,7 +191,10 @@ fn next_link(header: &str) -> Option<String> {
     header.split(',').find_map(|link| {
         let (target, parameters) = link.split_once(';')?;
         let is_next = parameters.split(';').any(|parameter| {
-            parameter.trim().strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
+            parameter
+                .trim()
+                .strip_prefix("rel=")
+                .is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
         });
         is_next.then(|| target.trim().trim_start_matches('<').trim_end_matches('>').to_owned())
     })
@@ -193,10 +204,20 @@ fn items<'a>(page: &'a Value, pointer: &str, here: &Url) -> Result<&'a [Value], 
     match page.pointer(pointer) {
         Some(Value::Array(items)) => Ok(items),
         Some(item @ Value::Object(_)) => Ok(std::slice::from_ref(item)),
-        Some(other) => {
-            Err(permanent(here, &format!("`items: {pointer}` is `{}`, expected a list of objects", shown(other.to_string().as_bytes()))))
-        }
-        None => Err(permanent(here, &format!("there is nothing at `items: {pointer}`; the answer begins `{}`", shown(page.to_string().as_bytes())))),
+        Some(other) => Err(permanent(
+            here,
+            &format!(
+                "`items: {pointer}` is `{}`, expected a list of objects",
+                shown(other.to_string().as_bytes())
+            ),
+        )),
+        None => Err(permanent(
+            here,
+            &format!(
+                "there is nothing at `items: {pointer}`; the answer begins `{}`",
+                shown(page.to_string().as_bytes())
+            ),
+        )),
     }
 }
 
@@ -225,7 +246,11 @@ async fn ask(
             Ok(answer) => {
                 let status = answer.status();
                 let wait = retry_after(&answer);
-                let text = format!("{} answered {status}: {}", address_of(url), shown(&answer.bytes().await.unwrap_or_default()));
+                let text = format!(
+                    "{} answered {status}: {}",
+                    address_of(url),
+                    shown(&answer.bytes().await.unwrap_or_default())
+                );
                 if !may_pass(status) {
                     return Err(DataError::Permanent(text));
                 }
@@ -243,7 +268,9 @@ async fn ask(
 }
 
 fn may_pass(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
 }
 
 /// Seconds; the form with a date is not used by services that limit rates.
@@ -253,7 +280,9 @@ fn retry_after(answer: &Response) -> Option<Duration> {
 
 async fn body(mut answer: Response, url: &Url, bytes_left: u64) -> Result<Vec<u8>, DataError> {
     let mut body = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|error| DataError::Retryable(unreachable(url, &error)))? {
+    while let Some(piece) =
+        answer.chunk().await.map_err(|error| DataError::Retryable(unreachable(url, &error)))?
+    {
         body.extend_from_slice(&piece);
         if body.len() as u64 > bytes_left {
             return Err(permanent(url, "the pages are larger than `max_bytes` allows"));
@@ -285,7 +314,11 @@ fn unreachable(url: &Url, error: &reqwest::Error) -> String {
         causes.push(cause.to_string());
         source = cause.source();
     }
-    let why = if error.is_timeout() { "no answer in time".to_owned() } else { causes.pop().unwrap_or_else(|| "no answer".to_owned()) };
+    let why = if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else {
+        causes.pop().unwrap_or_else(|| "no answer".to_owned())
+    };
     format!("{} cannot be reached: {why}", address_of(url))
 }
 

@@ -114,11 +114,15 @@ impl TaskKind for Ingest {
             problems.push(datasets::problem(&["mode"], "`overwrite_partitions` needs `partition_by`"));
         }
         if self.from.has_cursor() && !matches!(self.mode, None | Some(Mode::Append)) {
-            problems.push(datasets::problem(&["mode"], "a source with a cursor gives new rows only, expected `append`"));
+            problems.push(datasets::problem(
+                &["mode"],
+                "a source with a cursor gives new rows only, expected `append`",
+            ));
         }
         match &self.dedupe {
             Some(dedupe) if dedupe.key.list().is_empty() => {
-                problems.push(datasets::problem(&["dedupe", "key"], "there is no column, expected at least one"));
+                problems
+                    .push(datasets::problem(&["dedupe", "key"], "there is no column, expected at least one"));
             }
             Some(dedupe) if !self.schema.is_empty() => {
                 let unknown = dedupe.key.list().into_iter().filter(|name| !self.schema.contains_key(name));
@@ -134,7 +138,10 @@ impl TaskKind for Ingest {
                 problems.push(datasets::problem(&["schema"], why));
             }
             if self.dedupe.is_some() {
-                problems.push(datasets::problem(&["dedupe"], "this source is read as it is; leave one row per key in a `transform`"));
+                problems.push(datasets::problem(
+                    &["dedupe"],
+                    "this source is read as it is; leave one row per key in a `transform`",
+                ));
             }
         }
         problems

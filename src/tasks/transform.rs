@@ -70,13 +70,19 @@ impl TaskKind for Transform {
         match (&self.sql, &self.sql_file) {
             (Some(sql), None) => {
                 if let Err(wrong) = Select::parse(sql) {
-                    let hint = sql.contains("{{").then_some("SQL is not a template: give the value in `params` and write `:name`");
+                    let hint = sql
+                        .contains("{{")
+                        .then_some("SQL is not a template: give the value in `params` and write `:name`");
                     problem("sql", wrong.to_string(), hint);
                 }
             }
             (None, Some(_)) => {}
-            (None, None) => problem("sql", "there is no statement, expected `sql` or `sql_file`".to_owned(), None),
-            (Some(_), Some(_)) => problem("sql_file", "there are two statements, expected `sql` or `sql_file`".to_owned(), None),
+            (None, None) => {
+                problem("sql", "there is no statement, expected `sql` or `sql_file`".to_owned(), None)
+            }
+            (Some(_), Some(_)) => {
+                problem("sql_file", "there are two statements, expected `sql` or `sql_file`".to_owned(), None)
+            }
         }
         if let Err(wrong) = DatasetName::parse(&self.into) {
             problem("into", wrong, None);
@@ -88,7 +94,8 @@ impl TaskKind for Transform {
     }
 
     fn reads(&self) -> Vec<String> {
-        let tables = self.sql.as_deref().and_then(|sql| Select::parse(sql).ok()?.tables().ok()).unwrap_or_default();
+        let tables =
+            self.sql.as_deref().and_then(|sql| Select::parse(sql).ok()?.tables().ok()).unwrap_or_default();
         tables.iter().map(dataset_text).collect()
     }
 
@@ -106,9 +113,11 @@ impl Transform {
         let into = DatasetName::parse(&self.into).map_err(DataError::Permanent)?;
         let (statement, place) = self.statement(cx).await?;
         let values = bound_values(cx, &self.params);
-        let bytes = self.memory_limit.map_or(MEMORY_BYTES, |limit| usize::try_from(limit.0).unwrap_or(usize::MAX));
+        let bytes =
+            self.memory_limit.map_or(MEMORY_BYTES, |limit| usize::try_from(limit.0).unwrap_or(usize::MAX));
         let limits = Limits { memory_bytes: bytes, threads: self.threads };
-        let selected = select(&cx.shared.lake, statement, &values, limits).await.map_err(|error| at(&place, error))?;
+        let selected =
+            select(&cx.shared.lake, statement, &values, limits).await.map_err(|error| at(&place, error))?;
         let inputs: Map<String, Value> =
             selected.inputs.iter().map(|(name, version)| (name.to_string(), json!(version))).collect();
         let (mode, by) = match &self.incremental {
@@ -143,10 +152,13 @@ impl Transform {
                 (text, file.clone())
             }
             (None, None) => {
-                return Err(DataError::Permanent("there is no statement, expected `sql` or `sql_file`".to_owned()));
+                return Err(DataError::Permanent(
+                    "there is no statement, expected `sql` or `sql_file`".to_owned(),
+                ));
             }
         };
-        let select = Select::parse(&text).map_err(|wrong| DataError::Permanent(format!("{place}: {wrong}")))?;
+        let select =
+            Select::parse(&text).map_err(|wrong| DataError::Permanent(format!("{place}: {wrong}")))?;
         Ok((select, place))
     }
 }

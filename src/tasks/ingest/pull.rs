@@ -115,7 +115,8 @@ impl Ingest {
         let Taken { duplicates_dropped, bad } =
             leaves.take().await.ok_or_else(|| DataError::Retryable("the reader left nothing".to_owned()))?;
         self.quarantine(cx, into, &bad).await?;
-        let figures = Figures { files: Some(files), duplicates_dropped, quarantined: bad.len(), ..Figures::default() };
+        let figures =
+            Figures { files: Some(files), duplicates_dropped, quarantined: bad.len(), ..Figures::default() };
         Ok((written, figures))
     }
 
@@ -126,12 +127,18 @@ impl Ingest {
             None => Ok(()),
             Some(name) => {
                 let names = names.join("`, `");
-                Err(DataError::Permanent(format!("`dedupe.key` names the column `{name}`, there are `{names}`")))
+                Err(DataError::Permanent(format!(
+                    "`dedupe.key` names the column `{name}`, there are `{names}`"
+                )))
             }
         }
     }
 
-    async fn pull_parquet(&self, cx: &TaskContext, into: &DatasetName) -> Result<(Written, Figures), DataError> {
+    async fn pull_parquet(
+        &self,
+        cx: &TaskContext,
+        into: &DatasetName,
+    ) -> Result<(Written, Figures), DataError> {
         let sources = Arc::new(self.sources(cx).await?);
         let schema = {
             let sources = Arc::clone(&sources);
@@ -142,7 +149,11 @@ impl Ingest {
         Ok((self.write(cx, into, rows).await?, figures))
     }
 
-    async fn pull_pages(&self, cx: &TaskContext, into: &DatasetName) -> Result<(Written, Figures), DataError> {
+    async fn pull_pages(
+        &self,
+        cx: &TaskContext,
+        into: &DatasetName,
+    ) -> Result<(Written, Figures), DataError> {
         let (url, token) = self.address(cx)?;
         let request = Request {
             url,
@@ -159,7 +170,10 @@ impl Ingest {
         let name = format!("ingest-{}-{}-{}.jsonl", cx.task_id, cx.run_id, cx.fence.0).replace(':', "-");
         let file = Scratch(cx.shared.lake.scratch().join(name));
         let fetched = fetch(&cx.shared.http, &request, &file.0, &cx.cancel).await?;
-        cx.log.line(&format!("fetched {} records on {} pages, {} bytes", fetched.items, fetched.pages, fetched.bytes));
+        cx.log.line(&format!(
+            "fetched {} records on {} pages, {} bytes",
+            fetched.items, fetched.pages, fetched.bytes
+        ));
         let (written, mut figures) = if fetched.items == 0 {
             (self.write(cx, into, self.no_rows(into)?).await?, Figures::default())
         } else {
@@ -177,8 +191,12 @@ impl Ingest {
         let text = self.from.http.as_deref().unwrap_or_default();
         let bad = || DataError::Permanent("`from.http` cannot be read as an address".to_owned());
         let Some(token) = &self.from.token else { return Ok((Url::parse(text).map_err(|_| bad())?, None)) };
-        let Connection::Http { url: base, token: secret } = cx.shared.connections.get(&token.connection)? else {
-            return Err(DataError::Permanent(format!("connection `{}` is no http service", token.connection)));
+        let Connection::Http { url: base, token: secret } = cx.shared.connections.get(&token.connection)?
+        else {
+            return Err(DataError::Permanent(format!(
+                "connection `{}` is no http service",
+                token.connection
+            )));
         };
         let base = Url::parse(&base).map_err(|_| bad())?;
         let url = if text.starts_with('/') {
@@ -202,12 +220,17 @@ impl Ingest {
                 "there are no records, so the columns of `{into}` are not known\nhint: declare them in `schema`"
             )));
         }
-        let column = |(name, column_type): (&String, &_)| Column { name: name.clone(), column_type: *column_type };
+        let column =
+            |(name, column_type): (&String, &_)| Column { name: name.clone(), column_type: *column_type };
         let columns: Vec<Column> = self.schema.iter().map(column).collect();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema_of(&columns), stream::empty())))
     }
 
-    async fn pull_query(&self, cx: &TaskContext, into: &DatasetName) -> Result<(Written, Figures), DataError> {
+    async fn pull_query(
+        &self,
+        cx: &TaskContext,
+        into: &DatasetName,
+    ) -> Result<(Written, Figures), DataError> {
         let connection = self.from.connection.as_deref().unwrap_or_default();
         let query = self.from.query.as_deref().unwrap_or_default().trim().trim_end_matches(';');
         let warehouse = cx.shared.connections.warehouse(connection).await?;
@@ -262,7 +285,8 @@ impl Ingest {
                 format!("SELECT max({column}) AS greatest FROM ({query}) AS source WHERE {column} > :{FROM}")
             }
         };
-        let batches: Vec<_> = warehouse.read(&sql, &values).await?.try_collect().await.map_err(of_datafusion)?;
+        let batches: Vec<_> =
+            warehouse.read(&sql, &values).await?.try_collect().await.map_err(of_datafusion)?;
         let mut greatest = Value::Null;
         for batch in &batches {
             for row in cells::rows(batch)? {
@@ -270,7 +294,8 @@ impl Ingest {
             }
         }
         // Nothing new: the window ends where it begins.
-        let to = if greatest.is_null() { from.clone().or_else(|| cursor.start.clone()) } else { Some(greatest) };
+        let to =
+            if greatest.is_null() { from.clone().or_else(|| cursor.start.clone()) } else { Some(greatest) };
         Ok(to.map(|to| CursorMove { from, to, repeated: false }))
     }
 

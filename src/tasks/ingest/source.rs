@@ -167,8 +167,13 @@ impl From {
             }),
             (None, Some(_), None) => Ok(Kind::Http),
             (None, None, Some(_)) => Ok(Kind::Query),
-            (None, None, None) => Err("there is no source, expected `file`, `http`, or `connection` and `query`".to_owned()),
-            _ => Err("there are several sources, expected one of `file`, `http`, or `connection` and `query`".to_owned()),
+            (None, None, None) => {
+                Err("there is no source, expected `file`, `http`, or `connection` and `query`".to_owned())
+            }
+            _ => {
+                Err("there are several sources, expected one of `file`, `http`, or `connection` and `query`"
+                    .to_owned())
+            }
         }
     }
 
@@ -183,7 +188,11 @@ impl From {
                 Some("csv" | "tsv" | "txt") => Format::Csv,
                 Some("jsonl" | "ndjson") => Format::Jsonl,
                 Some("parquet") => Format::Parquet,
-                Some(_) | None => return Err(format!("the extension of `{file}` names no format, expected `format: csv`, `jsonl` or `parquet`")),
+                Some(_) | None => {
+                    return Err(format!(
+                        "the extension of `{file}` names no format, expected `format: csv`, `jsonl` or `parquet`"
+                    ));
+                }
             };
             if found.is_some_and(|known| known != format) {
                 return Err("the files are of several formats; ingest them apart".to_owned());
@@ -236,7 +245,10 @@ impl From {
             (None, None, false, Some(parameter)) => {
                 Ok(Next::Number { parameter: parameter.clone(), first: pages.first.unwrap_or(1) })
             }
-            _ => Err("expected one of `next` (with or without `cursor_param`), `link_header: true`, `page_param`".to_owned()),
+            _ => Err(
+                "expected one of `next` (with or without `cursor_param`), `link_header: true`, `page_param`"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -258,12 +270,14 @@ impl From {
 
     /// The least time between two requests.
     pub(super) fn interval(&self) -> Duration {
-        self.rate_limit.map_or(Duration::ZERO, |rate| Duration::try_from_secs_f64(1.0 / rate).unwrap_or_default())
+        self.rate_limit
+            .map_or(Duration::ZERO, |rate| Duration::try_from_secs_f64(1.0 / rate).unwrap_or_default())
     }
 
     pub(super) fn check(&self) -> Vec<SpecProblem> {
         let mut problems = Vec::new();
-        let mut wrong = |keys: &[&str], message: String| problems.push(problem(&[&["from"], keys].concat(), message));
+        let mut wrong =
+            |keys: &[&str], message: String| problems.push(problem(&[&["from"], keys].concat(), message));
         let kind = self.kind();
         if let Err(message) = &kind {
             wrong(&[], message.clone());
@@ -285,7 +299,10 @@ impl From {
         }
         for pointer in self.pages.iter().filter_map(|pages| pages.next.as_ref()).chain([&self.items]) {
             if !pointer.is_empty() && !pointer.starts_with('/') {
-                wrong(&["items"], format!("`{pointer}` is no JSON pointer, expected for instance `/data/items`"));
+                wrong(
+                    &["items"],
+                    format!("`{pointer}` is no JSON pointer, expected for instance `/data/items`"),
+                );
             }
         }
         if self.rate_limit.is_some_and(|rate| rate <= 0.0 || !rate.is_finite()) {
@@ -295,7 +312,10 @@ impl From {
             let is_path = address.starts_with('/') && self.token.is_some();
             let is_web = matches!(Url::parse(address), Ok(url) if matches!(url.scheme(), "http" | "https"));
             if !is_path && !is_web && !address.contains("{{") {
-                wrong(&["http"], format!("`{address}` is no http or https address, nor a path of `token`'s connection"));
+                wrong(
+                    &["http"],
+                    format!("`{address}` is no http or https address, nor a path of `token`'s connection"),
+                );
             }
         }
         problems
