@@ -18,6 +18,8 @@ use super::pipe::Outlet;
 const BATCH_ROWS: usize = 8192;
 /// Raw text of a bad record is kept up to this length.
 const RAW_CHARS_MAX: usize = 4096;
+/// Bad records that a refusal shows.
+const SHOWN_MAX: usize = 5;
 /// A longer record is bad, whatever is in it.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 
@@ -82,8 +84,6 @@ pub struct Taken {
     pub duplicates_dropped: u64,
     /// Records set aside.
     pub bad: Vec<Bad>,
-    /// Why the intake failed, if there were too many of them.
-    pub refused: Option<DataError>,
 }
 
 /// Takes records in, one after the other.
@@ -183,24 +183,26 @@ impl<'a> Intake<'a> {
     /// Hands over what is left and judges the bad records.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// [`DataError::Permanent`] with the first of them if there are too many; otherwise as
+    /// [`take`](Self::take).
     pub fn end(mut self) -> Result<Taken, DataError> {
-        self.taken.refused = self.verdict();
-        if self.taken.refused.is_none() {
-            let rows =
-                self.dedupe.as_mut().map(|dedupe| std::mem::take(&mut dedupe.rows)).unwrap_or_default();
-            for row in rows.into_iter().flatten() {
-                self.put(row)?;
-            }
-            self.flush()?;
+        if let Some(refusal) = self.verdict() {
+            return Err(refusal);
         }
+        let rows = self.dedupe.as_mut().map(|dedupe| std::mem::take(&mut dedupe.rows)).unwrap_or_default();
+        for row in rows.into_iter().flatten() {
+            self.put(row)?;
+        }
+        self.flush()?;
         Ok(self.taken)
     }
 
     fn verdict(&self) -> Option<DataError> {
         let bad = self.taken.bad.len() as u64;
         let all = self.good + bad;
-        let first = self.taken.bad.first()?;
+        if bad == 0 {
+            return None;
+        }
         #[expect(clippy::cast_precision_loss, reason = "a share of 2^53 rows is near enough")]
         let share = bad as f64 / all as f64;
         let limit = if bad > self.allowance.rows_max {
@@ -210,9 +212,12 @@ impl<'a> Intake<'a> {
         } else {
             return None;
         };
+        let shown = self.taken.bad.iter().take(SHOWN_MAX);
+        let lines: Vec<String> =
+            shown.map(|bad| format!("{}:{}: {}", bad.source, bad.line, bad.fault.message)).collect();
         Some(DataError::Permanent(format!(
-            "{}:{}: {}\n{bad} of {all} rows are bad, {limit}; nothing was published",
-            first.source, first.line, first.fault.message
+            "{}\n{bad} of {all} records are bad, {limit}; nothing was published",
+            lines.join("\n")
         )))
     }
 

@@ -283,6 +283,18 @@ impl Lake {
         self.log(dataset).is_delta_table_location().await.map_err(of_delta)
     }
 
+    /// Whether `key`'s task instance has written the dataset before, under any fence.
+    ///
+    /// # Errors
+    /// [`DataError::Retryable`] if the store does not answer.
+    pub async fn was_written_by(&self, dataset: &DatasetName, key: &WriteKey) -> Result<bool, DataError> {
+        let log = self.log(dataset);
+        let Some(table) = open(&log, None).await? else { return Ok(false) };
+        let state = table.snapshot().map_err(of_delta)?;
+        let last = state.transaction_version(log.as_ref(), &key.app_id).await.map_err(of_delta)?;
+        Ok(last.is_some())
+    }
+
     /// All datasets, by name.
     ///
     /// # Errors

@@ -256,10 +256,14 @@ pub const KINDS: &[Kind] = &[
     kind::<cluster::Cluster>(),
     kind::<http::Http>(),
     #[cfg(feature = "data")]
+    kind::<ingest::Ingest>(),
+    #[cfg(feature = "data")]
     kind::<load::Load>(),
     kind::<noop::Noop>(),
     #[cfg(feature = "data")]
     kind::<sql::Sql>(),
+    #[cfg(feature = "data")]
+    kind::<transform::Transform>(),
     #[cfg(feature = "data")]
     kind::<validate::Validate>(),
 ];
@@ -278,11 +282,15 @@ mod cluster;
 mod datasets;
 mod http;
 #[cfg(feature = "data")]
+mod ingest;
+#[cfg(feature = "data")]
 mod load;
 mod noop;
 #[cfg(feature = "data")]
 mod sql;
 pub mod template;
+#[cfg(feature = "data")]
+mod transform;
 pub mod units;
 #[cfg(feature = "data")]
 mod validate;

@@ -1,10 +1,15 @@
-//! One binary for all integration tests: what is slow to link is linked once.
+//! The one integration-test binary: what is slow to link is linked once.
 
+mod architecture;
+#[cfg(feature = "data")]
+mod ingest;
 #[cfg(feature = "data")]
 mod lake;
 mod postgres;
+mod properties;
 #[cfg(feature = "data")]
 mod publish;
+mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;
 mod store;

@@ -202,8 +202,14 @@ impl Driven {
     }
 
     pub(crate) async fn start(&mut self) {
-        let run_change =
-            Some(RunChange { from: RunState::Queued, to: RunState::Running, reason: Reason::Started });
+        let run_change = Some(RunChange {
+            from: RunState::Queued,
+            to: RunState::Running,
+            started_at: Some(self.now),
+            ended_at: None,
+            with_failures: false,
+            reason: Reason::Started,
+        });
         self.commit(&Decision { run_change, ..Decision::default() }).await.unwrap();
     }
 

@@ -29,8 +29,14 @@ async fn eventful(home: &Home) -> Driven {
     run.move_to(&places[..2], TaskState::Success).await;
     run.move_to(&places[2..], TaskState::Failed).await;
     let mut end = run.moving(&[ti(2)], TaskState::UpstreamFailed);
-    end.run_change =
-        Some(RunChange { from: RunState::Running, to: RunState::Failed, reason: Reason::AllFinal });
+    end.run_change = Some(RunChange {
+        from: RunState::Running,
+        to: RunState::Failed,
+        started_at: Some(run.now),
+        ended_at: Some(run.now),
+        with_failures: false,
+        reason: Reason::AllFinal,
+    });
     end.alerts = vec![Alert { kind: AlertKind::RunFailed, ti: None, summary: "it failed".into() }; 2];
     run.commit(&end).await.unwrap();
     run
