@@ -213,7 +213,7 @@ pub enum AlgorithmName {
 }
 
 /// How many segments: a number, or a range and how to choose from it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct K(pub KSpec);
 
 /// The range of k and how to choose from it.
@@ -315,12 +315,6 @@ impl Default for KSpec {
     fn default() -> Self {
         let guard = Guard::default();
         Self { select: Select::Auto, min: 3, max: 10, fixed: None, guard, on_no_k: OnNoK::Fail }
-    }
-}
-
-impl Default for K {
-    fn default() -> Self {
-        Self(KSpec::default())
     }
 }
 

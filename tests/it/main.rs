@@ -1,6 +1,7 @@
 //! The one integration-test binary: what is slow to link is linked once.
 
 mod architecture;
+mod dagbag;
 #[cfg(feature = "data")]
 mod ingest;
 #[cfg(feature = "data")]
