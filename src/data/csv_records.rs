@@ -112,10 +112,7 @@ fn next<R: Read>(
     reader: &mut Reader<R>,
     record: &mut ByteRecord,
 ) -> Result<bool, DataError> {
-    reader.read_byte_record(record).map_err(|error| match error.into_kind() {
-        csv::ErrorKind::Io(error) => of_file(source, &error),
-        other => DataError::Permanent(format!("`{}`: {other:?}", source.name)),
-    })
+    reader.read_byte_record(record).map_err(|error| of_file(source, &error.into()))
 }
 
 /// The names of the columns, and the first record if it was read to count them.

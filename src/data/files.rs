@@ -120,14 +120,15 @@ pub(crate) fn open(source: &Source) -> Result<Box<dyn BufRead>, DataError> {
 /// What the operating system or gzip says about a file.
 pub(crate) fn of_file(source: &Source, error: &io::Error) -> DataError {
     let text = format!("`{}`: {error}", source.name);
-    match error.kind() {
+    let wrong = matches!(
+        error.kind(),
         io::ErrorKind::NotFound
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::InvalidData
-        | io::ErrorKind::InvalidInput
-        | io::ErrorKind::UnexpectedEof => DataError::Permanent(text),
-        _ => DataError::Retryable(text),
-    }
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
+    );
+    if wrong { DataError::Permanent(text) } else { DataError::Retryable(text) }
 }
 
 /// The columns that records of text files have: those declared, or those there are with guessed types.

@@ -57,16 +57,14 @@ impl Select {
         if !statements.is_empty() {
             return Err(problem("there are several statements, expected one SELECT"));
         }
-        match &statement {
-            Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)) => {
-                Ok(Self(statement))
-            }
-            other => {
-                let text = other.to_string();
-                let verb = text.split_whitespace().next().unwrap_or_default().to_owned();
-                Err(problem(&format!("`{verb}` is not a query, expected one SELECT")))
-            }
+        let is_query =
+            matches!(&statement, Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)));
+        if is_query {
+            return Ok(Self(statement));
         }
+        let text = statement.to_string();
+        let verb = text.split_whitespace().next().unwrap_or_default();
+        Err(problem(&format!("`{verb}` is not a query, expected one SELECT")))
     }
 
     /// The tables it names, without those it defines itself in `WITH`.

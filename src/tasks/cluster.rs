@@ -25,7 +25,7 @@ const K_REPORT: &str = "__k_report";
 /// Divides the rows of a dataset into segments.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Cluster {
+pub(super) struct Cluster {
     /// The dataset: one row per key.
     from: String,
     /// The column that identifies a row; never null, no value twice.

@@ -36,7 +36,7 @@ const TEXT_MAX: usize = 200;
 /// Checks a dataset or a table against expectations.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Validate {
+pub(super) struct Validate {
     /// A dataset, or a table of a connection (read into memory).
     from: From,
     /// What is expected.

@@ -1,6 +1,8 @@
 //! The lake keeps its promises: one commit per write, a key replaces itself, a stale fence is refused,
 //! rivals do not harm each other, a crash leaves nothing half.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -158,7 +158,7 @@ pub(super) fn plan(rows: &DataFrame, expectation: &Expectation) -> Result<Plan, 
         Expectation::Regex(e) => {
             let wanted = format!("to match `{}`", e.pattern);
             judged(&e.column, e.by_row(), wanted, &|value| {
-                Ok(regexp_like(vec![value, lit(e.pattern.as_str())]))
+                Ok(regexp_like(value, lit(e.pattern.as_str()), None))
             })
         }
         Expectation::Expression(e) => {
