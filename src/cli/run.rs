@@ -23,7 +23,7 @@ use crate::{engine, worker};
 pub(super) struct Run {
     /// DAG files or names of DAGs
     #[arg(required = true, value_name = "FILE|DAG")]
-    dags: Vec<String>,
+    which: Vec<String>,
     /// The moment the run stands for (RFC 3339 or a date) [default: now]. Said twice for the same DAG
     /// version and parameters, it is the same run: an unfinished one is continued, a finished one is run again
     #[arg(long, value_name = "TIME")]
@@ -37,7 +37,7 @@ pub(super) struct Run {
 }
 
 pub(super) async fn run(args: Run, globals: Globals) -> Result<(), CliError> {
-    let found = home::find_dags(&globals, &args.dags)?;
+    let found = home::find_dags(&globals, &args.which)?;
     let logical_date = args.logical_date.as_deref().map(parse_time).transpose()?;
     let given = parse_params(&args.params)?;
     let births = found

@@ -222,7 +222,7 @@ pub(super) fn summary(report: &RunReport) -> String {
             task.duration_ms.map_or_else(String::new, |ms| table::span(ms * 1000)),
             result,
         ]);
-        if let Some(rows) = task.outputs.get("rows").and_then(Value::as_array) {
+        if let Some(rows) = task.outputs.get("first_rows").and_then(Value::as_array) {
             shown.push_str(&format!("\n{}:\n{}\n", task.task_id, rows_table(rows)));
         }
     }
@@ -261,7 +261,7 @@ fn figures(outputs: &Map<String, Value>) -> String {
                 _ => parts.push(format!("{name}={n}")),
             },
             Value::String(text) if text.len() <= 40 => parts.push(format!("{name}={text}")),
-            Value::Array(items) if !items.is_empty() && name != "rows" => {
+            Value::Array(items) if !items.is_empty() && name != "first_rows" => {
                 parts.push(format!("{name}={}", items.len()));
             }
             Value::Bool(b) => parts.push(format!("{name}={b}")),

@@ -400,7 +400,7 @@ fn whole_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 }
 
 fn whole_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
+    json_schema!({"type": "integer", "minimum": 0})
 }
 
 impl<'de> Deserialize<'de> for Feature {

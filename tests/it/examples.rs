@@ -124,7 +124,7 @@ fn households_are_segmented_from_three_inputs() {
     assert_eq!(outputs(&report, "demographics")["rows"], 801);
     assert_eq!(outputs(&report, "redemptions")["rows"], 2_102);
     assert_eq!(outputs(&report, "segments")["rows"], 801);
-    let shown = outputs(&report, "show")["rows"].as_array().expect("the last task shows rows");
+    let shown = outputs(&report, "show")["first_rows"].as_array().expect("the last task shows rows");
     let households: i64 = shown.iter().map(|row| row["households"].as_i64().unwrap()).sum();
     assert_eq!(households, 801);
 }
