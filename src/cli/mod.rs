@@ -181,8 +181,11 @@ pub fn main() -> ExitCode {
 
 /// Log lines of the process go to stderr; `MAINSPRING_LOG` chooses, as `RUST_LOG` does elsewhere.
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSPRING_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,delta_kernel=error,deltalake_core=error,buoyant_kernel=error"));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSPRING_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(
+            "warn,delta_kernel=error,deltalake_core=error,buoyant_kernel=error",
+        )
+    });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 

@@ -55,7 +55,8 @@ impl Progress {
         }
         if let Some(change) = &decision.run_change
             && change.to.is_final()
-            && let Some(bar) = self.state.lock().expect("drawing does not panic").runs.remove(&birth.key.run_id)
+            && let Some(bar) =
+                self.state.lock().expect("drawing does not panic").runs.remove(&birth.key.run_id)
         {
             bar.finish_and_clear();
         }
@@ -85,7 +86,8 @@ impl Progress {
         }
         let key = (birth.key.run_id.clone(), change.ti);
         if change.to.state == TaskState::Running {
-            let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}").expect("the template is a constant");
+            let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}")
+                .expect("the template is a constant");
             let spinner = self.bars.add(ProgressBar::new_spinner().with_style(style));
             spinner.set_message(name(dag, change.ti));
             spinner.enable_steady_tick(Duration::from_millis(100));

@@ -40,10 +40,8 @@ pub(super) async fn run(args: Run, globals: Globals) -> Result<(), CliError> {
     let found = home::find_dags(&globals, &args.which)?;
     let logical_date = args.logical_date.as_deref().map(parse_time).transpose()?;
     let given = parse_params(&args.params)?;
-    let births = found
-        .iter()
-        .map(|found| birth(found, logical_date, &given))
-        .collect::<Result<Vec<_>, _>>()?;
+    let births =
+        found.iter().map(|found| birth(found, logical_date, &given)).collect::<Result<Vec<_>, _>>()?;
     let store = home::open_store(&globals).await?;
     let progress = Progress::new(args.quiet || globals.output == Output::Json);
     let (control, driver, attempts) = start(&globals, &store, &found, progress)?;
@@ -71,8 +69,10 @@ fn start(
     store: &Store,
     found: &[Found],
     progress: Progress,
-) -> Result<(Control, tokio::task::JoinHandle<Result<(), crate::store::StoreError>>, tokio::task::JoinHandle<()>), CliError>
-{
+) -> Result<
+    (Control, tokio::task::JoinHandle<Result<(), crate::store::StoreError>>, tokio::task::JoinHandle<()>),
+    CliError,
+> {
     let mut pools = BTreeMap::new();
     for (name, &slots) in &globals.config.pools {
         pools.insert(PoolName::parse(name).map_err(|e| CliError::User(e.to_string()))?, slots);
@@ -117,7 +117,10 @@ async fn begin(
         return Ok(control.drive(run, dag, BTreeMap::new()).await);
     }
     let run = store.load_run(&key, &dag).await?.ok_or_else(|| {
-        CliError::Environment(format!("the run `{}` was there and is gone: is something pruning it?", key.run_id))
+        CliError::Environment(format!(
+            "the run `{}` was there and is gone: is something pruning it?",
+            key.run_id
+        ))
     })?;
     if run.state.is_final() {
         return Ok(control.rerun(run, dag).await);
@@ -165,7 +168,11 @@ async fn finish(
             several => print_json(&several),
         }
     }
-    if states.iter().all(|(_, state)| *state == Some(RunState::Success)) { Ok(()) } else { Err(CliError::Failed) }
+    if states.iter().all(|(_, state)| *state == Some(RunState::Success)) {
+        Ok(())
+    } else {
+        Err(CliError::Failed)
+    }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, CliError> {
@@ -208,7 +215,8 @@ fn birth(
     } else {
         uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
     };
-    let run_id = RunId::parse(&format!("manual__{date}_{suffix}")).map_err(|e| CliError::User(e.to_string()))?;
+    let run_id =
+        RunId::parse(&format!("manual__{date}_{suffix}")).map_err(|e| CliError::User(e.to_string()))?;
     let (data_interval_start, data_interval_end) = found.file.data_interval(date);
     Ok(RunBirth {
         key: RunKey { dag_id: found.file.dag.id.clone(), run_id },

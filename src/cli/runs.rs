@@ -192,7 +192,10 @@ pub(super) async fn report(store: &Store, key: &RunKey) -> Result<RunReport, Cli
                 state: instance.state.as_str(),
                 try_number: instance.try_number,
                 duration_ms: span_ms(instance.started_at, instance.ended_at),
-                outputs: outputs.get(&name).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+                outputs: outputs
+                    .get(&name)
+                    .and_then(|json| serde_json::from_str(json).ok())
+                    .unwrap_or_default(),
                 error: match instance.state {
                     TaskState::Success => None,
                     _ => reasons.remove(&name),

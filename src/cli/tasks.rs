@@ -108,11 +108,14 @@ async fn logs(
         return Err(CliError::User(format!("`{task}` has not been tried in run `{}`", key.run_id)));
     }
     for attempt in tries {
-        if try_number.is_some_and(|n| n != attempt.try_number) || map_index.is_some_and(|i| i != attempt.map_index) {
+        if try_number.is_some_and(|n| n != attempt.try_number)
+            || map_index.is_some_and(|i| i != attempt.map_index)
+        {
             continue;
         }
         let path = worker::log_path(&globals.config.logs(), &key, &task, attempt.map_index, attempt.fence);
-        let instance = if attempt.map_index < 0 { task.to_string() } else { format!("{task}[{}]", attempt.map_index) };
+        let instance =
+            if attempt.map_index < 0 { task.to_string() } else { format!("{task}[{}]", attempt.map_index) };
         print_line(&format!("--- {instance} attempt {} ({})", attempt.try_number, path.display()));
         match std::fs::read_to_string(&path) {
             Ok(text) => print_line(text.trim_end()),

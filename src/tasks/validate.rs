@@ -18,15 +18,17 @@ use crate::data::session::of_datafusion;
 use crate::data::warehouse::TableName;
 use crate::data::{DataError, DatasetName, cells, frames};
 
+mod expectation;
 mod judge;
 mod own;
 mod plan;
 mod spec;
 
+use expectation::Expectation;
 use judge::{Finding, Status};
 use own::{SAMPLES, Table};
 use plan::Plan;
-use spec::{Expectation, Severity};
+use spec::Severity;
 
 /// Results in the outputs; the log has all.
 const RESULTS_MAX: usize = 100;

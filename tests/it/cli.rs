@@ -205,5 +205,9 @@ tasks:
     let report = json(&output);
     assert_eq!(report["state"], "success");
     assert_eq!(report["tasks"][1]["try_number"], 1, "losing a worker uses no retry");
-    assert_eq!(fs::read_to_string(folder.path().join("once.txt")).unwrap(), "x\n", "done work was not repeated");
+    assert_eq!(
+        fs::read_to_string(folder.path().join("once.txt")).unwrap(),
+        "x\n",
+        "done work was not repeated"
+    );
 }

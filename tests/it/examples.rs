@@ -78,7 +78,8 @@ fn customers_are_segmented_alike_whatever_the_threads_and_the_order_of_rows() {
     let k = clustering["k"].as_u64().expect("k is a number");
     assert!((3..=8).contains(&k), "{clustering}");
     assert!(clustering["silhouette"].as_f64().is_some_and(|s| s > 0.2), "{clustering}");
-    let names: Vec<_> = clustering["segments"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
+    let names: Vec<_> =
+        clustering["segments"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
     assert_eq!(names.len() as u64, k);
     let read = independent(&first_home, "segments.customers", ASSIGNMENTS);
     assert_eq!((&read[0]["n"], &read[0]["customers"]), (&23_570.into(), &23_570.into()));

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{CliError, Globals, print_line};
 use crate::control;
-use crate::core::dag::{Because, Dag, DagSettings, DEFAULT_QUEUE, Edge, Task};
+use crate::core::dag::{Because, DEFAULT_QUEUE, Dag, DagSettings, Edge, Task};
 use crate::core::ids::{DagHash, DagId, QueueName, RunId, RunKey, TaskId};
 use crate::core::run::{RunBirth, RunType};
 use crate::core::state::RunState;
@@ -107,11 +107,14 @@ pub(super) async fn run(command: Bench, globals: Globals) -> Result<(), CliError
 async fn measure(workload: String, dag: Dag, globals: &Globals) -> Result<Figures, CliError> {
     let home = scratch_home(globals)?;
     let slots = match workload.split(' ').next() {
-        Some("subprocess") => std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(2)),
+        Some("subprocess") => {
+            std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(2))
+        }
         _ => u32::try_from(dag.tasks().len()).unwrap_or(u32::MAX).min(globals.config.slots.max(1024)),
     };
     let url = format!("sqlite://{}", home.join("mainspring.db").display());
-    let url = if globals.config.database.starts_with("postgres") { globals.config.database.clone() } else { url };
+    let url =
+        if globals.config.database.starts_with("postgres") { globals.config.database.clone() } else { url };
     let store = Store::open(&url, globals.durability).await?;
     let raw = crate::store::bench::raw_commits(&home, RAW_COMMITS, globals.durability).await?;
     let recorder = Arc::new(Recorder::default());

@@ -43,7 +43,8 @@ fn text(n: usize) -> String {
         n % 60
     );
     for t in 0..5 {
-        write!(text, "  - id: task_{t}\n    type: bash\n    command: echo {t}\n").expect("a string takes all");
+        write!(text, "  - id: task_{t}\n    type: bash\n    command: echo {t}\n")
+            .expect("a string takes all");
         if t > 0 {
             writeln!(text, "    depends_on: [task_{}]", t - 1).expect("a string takes all");
         }

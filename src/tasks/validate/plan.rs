@@ -8,8 +8,9 @@ use datafusion::functions_aggregate::percentile_cont::percentile_cont;
 use datafusion::prelude::{DataFrame, Expr, ident, lit, when};
 use serde_json::Value;
 
+use super::expectation::Expectation;
 use super::judge::{Counts, Finding, of_figure, of_rows};
-use super::spec::{Bounds, ByRow, Expectation, Function, Nulls, Range};
+use super::spec::{Bounds, ByRow, Function, Nulls, Range};
 use crate::data::cells::Cell;
 use crate::data::session::of_datafusion;
 use crate::data::{DataError, frames, hint_near};
