@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use super::home::{self, Found};
 use super::progress::Progress;
@@ -15,7 +18,7 @@ use crate::core::dag::DEFAULT_QUEUE;
 use crate::core::ids::{Fence, PoolName, QueueName, RunId, RunKey, SessionId, TaskId, Timestamp};
 use crate::core::run::{Outcome, RunBirth, RunType, TiRef, UNMAPPED};
 use crate::core::state::RunState;
-use crate::store::{Created, Store};
+use crate::store::{Created, Store, StoreError};
 use crate::{engine, worker};
 
 /// Run DAGs once, now, without a server.
@@ -44,7 +47,7 @@ pub(super) async fn run(args: Run, globals: Globals) -> Result<(), CliError> {
         found.iter().map(|found| birth(found, logical_date, &given)).collect::<Result<Vec<_>, _>>()?;
     let store = home::open_store(&globals).await?;
     let progress = Progress::new(args.quiet || globals.output == Output::Json);
-    let (control, driver, attempts) = start(&globals, &store, &found, progress)?;
+    let Started { control, driver, worker, attempts } = start(&globals, &store, &found, progress)?;
     let mut ends = Vec::new();
     for (found, birth) in found.into_iter().zip(births) {
         let key = birth.key.clone();
@@ -57,22 +60,30 @@ pub(super) async fn run(args: Run, globals: Globals) -> Result<(), CliError> {
         states.push((key, end.await.ok()));
     }
     interrupts.abort();
+    // Attempts of a cancelled run have been asked to stop: their programs get their grace.
+    attempts.close();
+    if tokio::time::timeout(STOP_GRACE, attempts.wait()).await.is_err() {
+        eprintln!("some programs did not stop in time and are left to themselves");
+    }
     drop(control);
-    attempts.abort();
+    worker.abort();
     driver.await.map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
     finish(&store, &globals, &states).await
 }
 
+/// What works for as long as the process does.
+struct Started {
+    control: Control,
+    driver: JoinHandle<Result<(), StoreError>>,
+    worker: JoinHandle<()>,
+    attempts: TaskTracker,
+}
+
+/// How long attempts that were asked to stop may take; a little more than the worker gives each.
+const STOP_GRACE: Duration = Duration::from_secs(15);
+
 /// Starts the task that owns runs, and the worker of this process.
-fn start(
-    globals: &Globals,
-    store: &Store,
-    found: &[Found],
-    progress: Progress,
-) -> Result<
-    (Control, tokio::task::JoinHandle<Result<(), crate::store::StoreError>>, tokio::task::JoinHandle<()>),
-    CliError,
-> {
+fn start(globals: &Globals, store: &Store, found: &[Found], progress: Progress) -> Result<Started, CliError> {
     let mut pools = BTreeMap::new();
     for (name, &slots) in &globals.config.pools {
         pools.insert(PoolName::parse(name).map_err(|e| CliError::User(e.to_string()))?, slots);
@@ -94,8 +105,9 @@ fn start(
     };
     let (handouts, inbox) = mpsc::unbounded_channel();
     let (control, driver) = control::start(store.clone(), settings, handouts);
-    let attempts = tokio::spawn(worker::run(worker_settings, control.clone(), inbox));
-    Ok((control, driver, attempts))
+    let attempts = TaskTracker::new();
+    let worker = tokio::spawn(worker::run(worker_settings, control.clone(), inbox, attempts.clone()));
+    Ok(Started { control, driver, worker, attempts })
 }
 
 pub(super) fn session() -> SessionId {

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::control::{Assignment, Control, Handout, Report};
 use crate::core::ids::{Fence, RunKey, Timestamp};
@@ -42,8 +43,14 @@ type Key = (RunKey, TiRef, Fence);
 /// Attempts under way, by claim.
 type Running = Arc<Mutex<BTreeMap<Key, CancellationToken>>>;
 
-/// Takes hand-outs until nobody can send any more. Every attempt reports to `control`.
-pub async fn run(settings: Settings, control: Control, mut handouts: mpsc::UnboundedReceiver<Handout>) {
+/// Takes hand-outs until nobody can send any more. Every attempt reports to `control`, and is counted in
+/// `attempts`, so that a process can wait for those that were asked to stop.
+pub async fn run(
+    settings: Settings,
+    control: Control,
+    mut handouts: mpsc::UnboundedReceiver<Handout>,
+    attempts: TaskTracker,
+) {
     let settings = Arc::new(settings);
     let prepared = Arc::new(attempt::PreparedTasks::default());
     let running = Running::default();
@@ -55,7 +62,7 @@ pub async fn run(settings: Settings, control: Control, mut handouts: mpsc::Unbou
                 lock(&running).insert(key.clone(), cancel.clone());
                 let (settings, prepared) = (settings.clone(), prepared.clone());
                 let (control, running) = (control.clone(), running.clone());
-                tokio::spawn(async move {
+                attempts.spawn(async move {
                     let began = Instant::now();
                     let outcome = attempt::make(&settings, &prepared, &assignment, cancel).await;
                     if let Some(trace) = &settings.trace {

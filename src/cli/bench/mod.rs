@@ -10,6 +10,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::{CliError, Globals, print_line};
 use crate::control;
@@ -174,7 +175,7 @@ async fn drive(
     };
     let (handouts, inbox) = mpsc::unbounded_channel();
     let (control, driver) = control::start(store.clone(), settings, handouts);
-    let attempts = tokio::spawn(worker::run(worker_settings, control.clone(), inbox));
+    let attempts = tokio::spawn(worker::run(worker_settings, control.clone(), inbox, TaskTracker::new()));
     let birth = birth(&dag);
     store.put_dag_version(&dag.hash, &dag.id, "{}").await?;
     let dag = Arc::new(dag);
