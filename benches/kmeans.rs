@@ -1,5 +1,7 @@
 //! Lloyd's iterations on a million rows: `cargo bench --no-default-features --features ml --bench kmeans`.
 
+#![allow(missing_docs, reason = "the macros of criterion make public functions")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mainspring::segment::{KMeansOptions, Matrix, kmeans_from};
 

@@ -76,12 +76,11 @@ const SLOTS_DEFAULT: u32 = 16;
 const MEMORY_LIMIT_MIB_DEFAULT: usize = 512;
 
 impl Config {
-    /// Puts together what was said, the file, and the defaults. `environment` is that of the process:
-    /// `MAINSPRING_CONN_<NAME>` gives a connection.
+    /// Puts together what was said, the file, and the defaults.
     ///
     /// # Errors
     /// [`ConfigError`] if the file cannot be read, or holds an unknown key or a wrong value.
-    pub fn gather(said: Said, environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+    pub fn gather(said: Said) -> Result<Self, ConfigError> {
         let file = match &said.config {
             Some(path) => read(path)?,
             None if Path::new(CONFIG_FILE).exists() => read(Path::new(CONFIG_FILE))?,
@@ -89,12 +88,6 @@ impl Config {
         };
         let home = said.home.or(file.home).unwrap_or_else(|| PathBuf::from(".mainspring"));
         let home = std::path::absolute(&home).unwrap_or(home);
-        let mut connections = file.connections;
-        for (name, value) in environment {
-            if let Some(name) = name.strip_prefix("MAINSPRING_CONN_") {
-                connections.insert(name.to_lowercase(), serde_json::Value::String(value.clone()));
-            }
-        }
         Ok(Self {
             database: said
                 .database
@@ -105,10 +98,10 @@ impl Config {
             slots: said.slots.or(file.slots).unwrap_or(SLOTS_DEFAULT).max(1),
             memory_limit_bytes: file.memory_limit_mib.unwrap_or(MEMORY_LIMIT_MIB_DEFAULT) << 20,
             pools: file.pools,
-            connections,
             inherited_env: file.inherited_env.unwrap_or_else(|| {
                 ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"].map(str::to_owned).to_vec()
             }),
+            connections: file.connections,
             home,
         })
     }
@@ -131,17 +124,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flag_beats_the_file_and_the_environment_gives_connections() {
+    fn a_flag_beats_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.toml");
         std::fs::write(&path, "home = '/from/file'\nslots = 3\n[pools]\ndb = 4\n").unwrap();
         let said = Said { config: Some(path), slots: Some(7), ..Said::default() };
-        let environment =
-            BTreeMap::from([("MAINSPRING_CONN_SHOP".to_owned(), "sqlite:///shop.db".to_owned())]);
-        let config = Config::gather(said, &environment).unwrap();
+        let config = Config::gather(said).unwrap();
         assert_eq!((config.slots, config.pools["db"]), (7, 4));
         assert_eq!(config.database, "sqlite:///from/file/mainspring.db");
-        assert_eq!(config.connections["shop"], "sqlite:///shop.db");
     }
 
     #[test]
@@ -150,7 +140,7 @@ mod tests {
         let path = folder.path().join("m.toml");
         std::fs::write(&path, "hoem = '/x'\n").unwrap();
         let said = Said { config: Some(path), ..Said::default() };
-        let text = Config::gather(said, &BTreeMap::new()).unwrap_err().to_string();
+        let text = Config::gather(said).unwrap_err().to_string();
         assert!(text.contains("m.toml") && text.contains("hoem"), "{text}");
     }
 }

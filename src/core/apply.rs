@@ -49,11 +49,14 @@ impl Step<'_> {
     }
 
     /// A report is taken from the claim that stands and from no other. Under a fence that is current but
-    /// not running, an outcome was taken before.
+    /// not running, an outcome was taken before; under the first one of all there was no claim.
     fn check_fence(&self, ti: TiRef, given: Fence) -> Result<(), Refusal> {
         let instance = self.run.instance(ti).ok_or(Refusal::NoSuchInstance)?;
         if instance.fence != given {
             return Err(Refusal::StaleFence { given, current: instance.fence });
+        }
+        if given == Fence::default() {
+            return Err(Refusal::Illegal { state: instance.state, input: "reported on" });
         }
         if instance.state != TaskState::Running {
             return Err(Refusal::AlreadyTaken);
@@ -189,10 +192,7 @@ impl Step<'_> {
                 continue;
             }
             self.take_away(ti, TaskInput::Cleared, Reason::Cleared);
-            // Within the same state: a clear also forgets what was counted.
-            let instance = self.run.instance_mut(ti).expect("the instance was found before");
-            instance.generation += 1;
-            (instance.try_number, instance.lost_count, instance.started_at) = (0, 0, None);
+            self.forget_attempts(ti);
             self.reopen(Reason::Cleared);
         }
         Ok(())

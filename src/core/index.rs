@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dag::{Dag, Task, TaskIx};
 use super::ids::Timestamp;
 use super::rule::Counts;
-use super::run::{Instances, TaskInstance, TiRef, UNMAPPED};
+use super::run::{Instances, TiRef, UNMAPPED};
 use super::state::TaskState;
 
 /// An instance in line: greater priority first, then the order of the file, then the map index.
@@ -102,7 +102,7 @@ impl Index {
     }
 
     /// An instance has moved from `before` to `after`. True if that may tell its downstreams something.
-    pub(super) fn moved(&mut self, dag: &Dag, ti: TiRef, before: Standing, after: &TaskInstance) -> bool {
+    pub(super) fn moved(&mut self, dag: &Dag, ti: TiRef, before: Standing, after: Standing) -> bool {
         self.leave(dag, ti, before);
         self.enter(dag, ti, after.state, after.resume_at);
         if !before.state.is_final() && !after.state.is_final() {

@@ -20,4 +20,5 @@ pub mod run;
 pub mod select;
 pub mod state;
 pub mod step;
+pub mod task;
 pub mod why;

@@ -191,7 +191,12 @@ impl Step<'_> {
     fn decide_run(&mut self) {
         let index = &self.run.index;
         let failed = index.bad_leaves > 0 || (self.dag.settings.fail_fast && index.failed_work > 0);
-        self.end_run(if failed { RunInput::Failed } else { RunInput::Succeeded }, Reason::AllFinal);
+        if failed {
+            let count = index.bad_leaves.max(index.failed_work);
+            self.end_run(RunInput::Failed, Reason::TasksFailed { count });
+        } else {
+            self.end_run(RunInput::Succeeded, Reason::AllFinal);
+        }
     }
 
     fn end_run(&mut self, input: RunInput, reason: Reason) {

@@ -173,6 +173,11 @@ pub enum Reason {
     },
     /// There is no such instance in the run.
     NoSuchInstance,
+    /// Every task is final, and these failed or could not run.
+    TasksFailed {
+        /// How many instances.
+        count: u64,
+    },
     /// Every task is final.
     AllFinal,
     /// The run has begun.
@@ -203,6 +208,7 @@ impl fmt::Display for Reason {
             | Self::Expansion { .. }
             | Self::NoList { .. }
             | Self::FailFast { .. }
+            | Self::TasksFailed { .. }
             | Self::Ended { .. } => self.story(f),
             Self::Ready => f.write_str("ready: its trigger rule is satisfied and limits have room"),
             Self::Claimed => f.write_str("a worker took it"),
@@ -292,6 +298,8 @@ impl Reason {
             }
             Self::NoList { task, key } => write!(f, "`{task}` left no list `{key}` to map over"),
             Self::FailFast { failed } => write!(f, "`{failed}` failed and the DAG says `fail_fast`"),
+            Self::TasksFailed { count: 1 } => f.write_str("one task failed or could not run"),
+            Self::TasksFailed { count } => write!(f, "{count} tasks failed or could not run"),
             Self::Ended { state, at: Some(at) } => write!(f, "waits for nothing: `{state}` since {at}"),
             Self::Ended { state, at: None } => write!(f, "waits for nothing: `{state}`"),
             _ => Ok(()),

@@ -7,7 +7,8 @@ use super::ids::{Fence, SessionId, Timestamp};
 use super::index::Standing;
 use super::reason::Reason;
 use super::run::{
-    Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Run, RunChange, TaskInstance, TiRef, UNMAPPED,
+    Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Instances, Run, RunChange, TaskInstance,
+    TiRef, UNMAPPED,
 };
 use super::state::{RunInput, RunState, TaskInput, TaskState, next, next_run};
 
@@ -15,6 +16,7 @@ use super::state::{RunInput, RunState, TaskInput, TaskState, next, next_run};
 ///
 /// **Arguments.** `run` is a run of `dag` as it was last committed. `room` is what it shares with other
 /// runs, measured on the same committed states: `PoolUse::used` includes the slots this run holds already.
+/// `LocalSlots::free` is measured in the worker, where an attempt that is reported in `inputs` has ended.
 /// `now` is the time of the decision; it may not go back by more than what callers can bear to see in
 /// `ended_at`, but nothing breaks if it does. No inputs is the same as one [`Input::Tick`].
 ///
@@ -108,12 +110,9 @@ impl Step<'_> {
         instance.resume_at = None;
         instance.ended_at = instance.state.is_final().then_some(self.now);
         edit(instance);
-        let to = instance.state;
-        let instance = match &self.run.tasks[ti.task] {
-            super::run::Instances::One(one) | super::run::Instances::Unexpanded(one) => one,
-            super::run::Instances::Mapped(all) => &all[ti.map_index.cast_unsigned() as usize],
-        };
-        if self.run.index.moved(self.dag, ti, before, instance) {
+        let after = Standing { state: instance.state, resume_at: instance.resume_at };
+        let to = after.state;
+        if self.run.index.moved(self.dag, ti, before, after) {
             self.tell(ti.task);
         }
         if to == TaskState::None {
@@ -149,6 +148,13 @@ impl Step<'_> {
         } else {
             self.shift(ti, input, reason, |_| {});
         }
+    }
+
+    /// What was cleared counts its attempts from the first again. Its state is not touched.
+    pub(super) fn forget_attempts(&mut self, ti: TiRef) {
+        let instance = self.run.instance_mut(ti).expect("the instance was found before");
+        instance.generation += 1;
+        (instance.try_number, instance.lost_count, instance.started_at) = (0, 0, None);
     }
 
     /// A worker has it from now on.
@@ -198,9 +204,9 @@ impl Step<'_> {
         let was_placeholder = added.start == 0;
         if was_placeholder {
             self.moved.remove(&placeholder);
-            self.run.tasks[task] = super::run::Instances::Mapped(Vec::new());
+            self.run.tasks[task] = Instances::Mapped(Vec::new());
         }
-        if let super::run::Instances::Mapped(all) = &mut self.run.tasks[task] {
+        if let Instances::Mapped(all) = &mut self.run.tasks[task] {
             all.resize(length as usize, TaskInstance::new());
         }
         self.run.index.expanded(self.dag, task, was_placeholder, added);

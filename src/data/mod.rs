@@ -17,6 +17,7 @@ pub mod http_pages;
 pub mod intake;
 pub mod lake;
 pub mod load;
+pub mod models;
 pub mod pipe;
 pub mod placeholders;
 pub mod schema;

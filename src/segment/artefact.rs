@@ -222,7 +222,7 @@ pub(super) fn nearest_two(centres: &[Vec<f64>], row: &[f64]) -> Assignment {
     let second = (centres.len() > 1).then(|| (second.1, second.0.sqrt()));
     let confidence = match second {
         None => 1.0,
-        Some((_, second)) if second == 0.0 => 0.0,
+        Some((_, 0.0)) => 0.0,
         Some((_, second)) => 1.0 - distance / second,
     };
     Assignment {

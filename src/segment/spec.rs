@@ -213,7 +213,7 @@ pub enum AlgorithmName {
 }
 
 /// How many segments: a number, or a range and how to choose from it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct K(pub KSpec);
 
 /// The range of k and how to choose from it.
@@ -318,12 +318,6 @@ impl Default for KSpec {
     }
 }
 
-impl Default for K {
-    fn default() -> Self {
-        Self(KSpec::default())
-    }
-}
-
 impl Default for Guard {
     fn default() -> Self {
         Self { min_share: 0.02, min_size: 1, max_share: 0.70 }
@@ -406,7 +400,7 @@ fn whole_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 }
 
 fn whole_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
+    json_schema!({"type": "integer", "minimum": 0})
 }
 
 impl<'de> Deserialize<'de> for Feature {

@@ -1,11 +1,12 @@
 //! The one write of a run: what a step decided, all of it or nothing. It must not decide anything itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use crate::core::dag::Dag;
 use crate::core::ids::{RunKey, Timestamp};
-use crate::core::run::{Alert, Decision, RunChange, UNMAPPED};
+use crate::core::run::{Alert, Decision, Outputs, RunChange, TiRef, UNMAPPED};
+use crate::core::state::TaskState;
 
 use super::Store;
 use super::chunked::Chunked;
@@ -29,10 +30,10 @@ const DELETE_PLACEHOLDER: &str =
     "DELETE FROM task_instance WHERE run_no = $1 AND task_id = $2 AND map_index = -1 AND state = 'none'";
 static UPSERT_OUTPUTS: LazyLock<Chunked> = LazyLock::new(|| {
     Chunked::insert(
-        "INSERT INTO task_output (run_no, task_id, map_index, json, list_lengths)",
-        4,
+        "INSERT INTO task_output (run_no, task_id, map_index, json, list_lengths, version)",
+        5,
         " ON CONFLICT (run_no, task_id, map_index) DO UPDATE SET json = excluded.json, \
-         list_lengths = excluded.list_lengths",
+         list_lengths = excluded.list_lengths, version = excluded.version",
     )
 });
 /// A pool without a row has no limit.
@@ -107,19 +108,7 @@ impl Commit {
                 now,
             );
         }
-        for (ti, outputs) in &decision.outputs {
-            let lengths: serde_json::Map<_, _> = outputs
-                .list_lengths
-                .iter()
-                .map(|(name, length)| (name.to_string(), (*length).into()))
-                .collect();
-            commit.outputs.extend([
-                dag.task(ti.task).id.as_str().into(),
-                i64::from(ti.map_index).into(),
-                (&*outputs.json).into(),
-                serde_json::Value::Object(lengths).to_string().into(),
-            ]);
-        }
+        commit.outputs = outputs(dag, decision, version);
         commit.outbox = decision.alerts.iter().map(|alert| letter(dag, key, version, alert, now)).collect();
         commit
     }
@@ -166,6 +155,35 @@ impl Commit {
         }
         Ok(self.expected_version + 1)
     }
+}
+
+/// What attempts left, as rows. A repetition after a clear that left nothing takes away what was there.
+fn outputs(dag: &Dag, decision: &Decision, version: i64) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut row = |ti: TiRef, outputs: &Outputs| {
+        let lengths: serde_json::Map<_, _> =
+            outputs.list_lengths.iter().map(|(name, length)| (name.to_string(), (*length).into())).collect();
+        rows.extend([
+            dag.task(ti.task).id.as_str().into(),
+            i64::from(ti.map_index).into(),
+            (&*outputs.json).into(),
+            serde_json::Value::Object(lengths).to_string().into(),
+            version.into(),
+        ]);
+    };
+    let mut left = BTreeSet::new();
+    for (ti, outputs) in &decision.outputs {
+        left.insert(*ti);
+        row(*ti, outputs);
+    }
+    for change in decision.changes.iter().filter(|change| change.to.generation > 0) {
+        let outcome = change.via.first().copied().unwrap_or(change.to.state);
+        let succeeded = change.from == TaskState::Running && outcome == TaskState::Success;
+        if succeeded && !left.contains(&change.ti) {
+            row(change.ti, &Outputs::default());
+        }
+    }
+    rows
 }
 
 async fn move_run(tx: &mut Tx<'_>, run_no: i64, change: &RunChange) -> Result<(), StoreError> {

@@ -54,14 +54,14 @@ const INSTANCES: &str = "SELECT task_id, map_index, state, try_number, fence, lo
          started_at_us, ended_at_us, session_id FROM task_instance \
      WHERE run_no = (SELECT run_no FROM dag_run WHERE dag_id = $1 AND run_id = $2) ORDER BY task_id, map_index";
 const LIST_LENGTHS: &str = "SELECT task_id, list_lengths FROM task_output \
-     WHERE run_no = (SELECT run_no FROM dag_run WHERE dag_id = $1 AND run_id = $2) AND list_lengths <> '{}' \
-     ORDER BY task_id, map_index";
+     WHERE run_no = (SELECT run_no FROM dag_run WHERE dag_id = $1 AND run_id = $2) ORDER BY task_id, version, map_index";
 
 /// The schedule of a DAG that has one; a second one will need a second name.
 const SCHEDULE: &str = "schedule";
 
 /// What asking for a run came to; that it was there already is an answer, not an error.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Created {
     /// It is new.
     New(Run),
@@ -209,7 +209,7 @@ impl CreateRun {
             RunType::Manual | RunType::Backfill => None,
         };
         let hash = Value::from(&*birth.dag_hash.0);
-        if tx.fetch_optional(DAG_VERSION, &[hash.clone()]).await?.is_none() {
+        if tx.fetch_optional(DAG_VERSION, std::slice::from_ref(&hash)).await?.is_none() {
             return Err(StoreError::Refused(format!(
                 "dag `{}` has no stored version `{}`: store the version before a run of it",
                 birth.key.dag_id, birth.dag_hash.0
@@ -335,14 +335,19 @@ impl Store {
             )));
         }
         let tasks = instances(self.task_instances(key).await?, dag)?;
-        let mut list_lengths = BTreeMap::new();
+        // Only the lists of a task's newest attempt count, so a later row takes an earlier one's place.
+        let mut newest = BTreeMap::new();
         for row in self.read(LIST_LENGTHS, &key_values(key)).await? {
             let (id, text) = (task_id(&row, 0)?, row.text(1)?);
             let ix = parsed("task_id", id.as_str(), dag.find(&id))?;
             let lengths: BTreeMap<String, u32> =
                 serde_json::from_str(&text).map_err(|_json| StoreError::unreadable("list_lengths", &text))?;
-            list_lengths.extend(lengths.into_iter().map(|(name, length)| ((ix, Arc::from(name)), length)));
+            newest.insert(ix, lengths);
         }
+        let named = |(ix, lengths): (TaskIx, BTreeMap<String, u32>)| {
+            lengths.into_iter().map(move |(name, length)| ((ix, Arc::from(name)), length))
+        };
+        let list_lengths = newest.into_iter().flat_map(named).collect();
         let RunSummary { birth, state, version, started_at, ended_at, with_failures } = found;
         let rows =
             RestoredRun { birth, state, version, started_at, ended_at, with_failures, tasks, list_lengths };

@@ -183,7 +183,8 @@ fn is_new_enough(version: &str) -> bool {
 
 /// A new process takes a new number; older ones are refused from then on.
 const BUMP_EPOCH: &str = "UPDATE instance SET epoch = epoch + 1 RETURNING epoch";
-const EPOCH: &str = "SELECT epoch FROM instance";
+/// In one text: every statement costs a way to SQLite's thread and back.
+const BEGIN: &str = "BEGIN IMMEDIATE; SELECT epoch FROM instance";
 
 impl Sqlite {
     /// Queues a write and waits until it is committed.
@@ -236,10 +237,8 @@ impl Writer {
             tracing::warn!(%error, "the state database did not close cleanly");
         }
         drop(self._lock);
-        if let Some(done) = done {
-            if done.send(()).is_err() {
-                tracing::debug!("nobody waits for the state database to close");
-            }
+        if done.is_some_and(|done| done.send(()).is_err()) {
+            tracing::debug!("nobody waits for the state database to close");
         }
     }
 
@@ -266,8 +265,7 @@ impl Writer {
         results: &mut Vec<Result<(), StoreError>>,
     ) -> Result<(), StoreError> {
         let mut tx = Tx::Sqlite(&mut self.connection);
-        tx.execute("BEGIN IMMEDIATE", &[]).await?;
-        let row = tx.fetch_optional(EPOCH, &[]).await?;
+        let row = tx.fetch_optional(BEGIN, &[]).await?;
         if row.map(|row| row.int(0)).transpose()? != Some(self.epoch) {
             return Err(StoreError::Environment(
                 "another process has opened this state database since; this one must end".into(),

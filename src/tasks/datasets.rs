@@ -9,6 +9,9 @@ use super::{SpecProblem, TaskContext, TaskError};
 use crate::data::lake::WriteKey;
 use crate::data::{DataError, DatasetName};
 
+/// What follows a clustering's dataset in the name of the dataset of its measures.
+pub(super) const METRICS: &str = "__metrics";
+
 impl From<DataError> for TaskError {
     fn from(error: DataError) -> Self {
         match error {
@@ -21,7 +24,7 @@ impl From<DataError> for TaskError {
 /// Names of columns: one, or a list.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Columns {
+pub(super) enum Columns {
     /// One column.
     One(String),
     /// Several, in this order.
@@ -37,7 +40,7 @@ impl Default for Columns {
 impl Columns {
     /// As a list.
     #[must_use]
-    pub fn list(&self) -> Vec<String> {
+    pub(super) fn list(&self) -> Vec<String> {
         match self {
             Self::One(name) => vec![name.clone()],
             Self::Many(names) => names.clone(),
@@ -48,12 +51,12 @@ impl Columns {
 /// A table of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ConnectionTable {
+pub(super) struct ConnectionTable {
     /// The connection; default `warehouse`.
     #[serde(default = "default_connection")]
-    pub connection: String,
+    pub(super) connection: String,
     /// The table: `table`, or `schema.table` in Postgres.
-    pub table: String,
+    pub(super) table: String,
 }
 
 /// The connection of those who name none.

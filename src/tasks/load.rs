@@ -22,7 +22,7 @@ use crate::data::{DataError, DatasetName, frames};
 /// Writes a dataset to a warehouse table. Readers of the table see it before or after, never between.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Load {
+pub(super) struct Load {
     /// The dataset.
     from: String,
     /// The table; made if it is not there.

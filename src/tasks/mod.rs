@@ -252,6 +252,8 @@ pub const KINDS: &[Kind] = &[
     kind::<bash::Bash>(),
     kind::<branch::Branch>(),
     kind::<branch::ShortCircuit>(),
+    #[cfg(all(feature = "data", feature = "ml"))]
+    kind::<cluster::Cluster>(),
     kind::<http::Http>(),
     #[cfg(feature = "data")]
     kind::<ingest::Ingest>(),
@@ -262,6 +264,8 @@ pub const KINDS: &[Kind] = &[
     kind::<sql::Sql>(),
     #[cfg(feature = "data")]
     kind::<transform::Transform>(),
+    #[cfg(feature = "data")]
+    kind::<validate::Validate>(),
 ];
 
 /// The kind called `name`.
@@ -272,6 +276,8 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 
 mod bash;
 mod branch;
+#[cfg(all(feature = "data", feature = "ml"))]
+mod cluster;
 #[cfg(feature = "data")]
 mod datasets;
 mod http;
@@ -286,3 +292,5 @@ pub mod template;
 #[cfg(feature = "data")]
 mod transform;
 pub mod units;
+#[cfg(feature = "data")]
+mod validate;

@@ -20,7 +20,7 @@ const ROWS_SHOWN_MAX: usize = 20;
 /// Runs one statement on a connection.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sql {
+pub(super) struct Sql {
     /// The connection; default `warehouse`.
     #[serde(default = "datasets::default_connection")]
     connection: String,

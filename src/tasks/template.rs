@@ -17,12 +17,14 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use chrono::{DateTime, Days, Months, TimeDelta, Utc};
 use minijinja::value::{Enumerator, Kwargs, Object, Rest, Serde, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::core::ids::Timestamp;
+
+mod filters;
 
 /// How much work one template may do, in MiniJinja's units (an instruction, or some bytes of output).
 const FUEL: u64 = 1_000_000;
@@ -108,20 +110,21 @@ impl std::error::Error for TemplateError {}
 
 impl TemplateError {
     fn new(key: &str, text: &str, error: &Error) -> Self {
-        let offset = error.range().map_or(0, |range| range.start.min(text.len()));
-        let before = text.get(..offset).unwrap_or("");
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        let message = match error.kind() {
-            ErrorKind::OutOfFuel => "the template does too much work".to_owned(),
-            kind => error.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}")),
+        Self::within(key, text, text, error)
+    }
+
+    /// As `new`, for an error of `part`, which stands in `text`.
+    fn within(key: &str, text: &str, part: &str, error: &Error) -> Self {
+        let offset = error.range().map_or(0, |range| range.start.min(part.len()));
+        let offset = offset + text.find(part).unwrap_or(0);
+        let (line, column) = line_and_column(text, offset);
+        let kind = error.kind();
+        let message = if kind == ErrorKind::OutOfFuel {
+            "the template does too much work".to_owned()
+        } else {
+            error.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}"))
         };
-        Self {
-            key: key.to_owned(),
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-            column: u32::try_from(column).unwrap_or(u32::MAX),
-            message,
-        }
+        Self { key: key.to_owned(), line, column, message }
     }
 }
 
@@ -146,6 +149,7 @@ fn sole_expression(text: &str) -> Option<&str> {
 pub fn names_in(text: &str) -> Result<Vec<String>, TemplateError> {
     let wrong = |e: &Error| TemplateError::new("", text, e);
     let template = ENGINE.template_from_str(text).map_err(|e| wrong(&e))?;
+    known_filters(text, &MARKED)?;
     let mut names: Vec<String> = template.undeclared_variables(true).into_iter().collect();
     names.retain(|name| !is_function(name));
     names.sort_unstable();
@@ -158,10 +162,45 @@ pub fn names_in(text: &str) -> Result<Vec<String>, TemplateError> {
 /// [`TemplateError`] if it cannot be read.
 pub fn names_in_expression(text: &str) -> Result<Vec<String>, TemplateError> {
     let expression = ENGINE.compile_expression(text).map_err(|e| TemplateError::new("", text, &e))?;
+    known_filters(text, &WHOLE)?;
     let mut names: Vec<String> = expression.undeclared_variables(true).into_iter().collect();
     names.retain(|name| !is_function(name));
     names.sort_unstable();
     Ok(names)
+}
+
+/// What stands between braces, and a whole text.
+static MARKED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?s)\{[{%].*?[%}]\}").expect("the constant is a regular expression"));
+static WHOLE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?s)^.*$").expect("the constant is a regular expression"));
+/// A filter, or a quoted text that may look like one.
+static FILTER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"'[^']*'|"[^"]*"|\|\s*(?<name>[A-Za-z_][A-Za-z0-9_]*)"#)
+        .expect("the constant is a regular expression")
+});
+
+/// The engine would miss a filter only when it is used; authors want to know before.
+fn known_filters(text: &str, parts: &Regex) -> Result<(), TemplateError> {
+    for part in parts.find_iter(text) {
+        for name in FILTER.captures_iter(part.as_str()).filter_map(|found| found.name("name")) {
+            let tried = ENGINE.empty_state().apply_filter(name.as_str(), &[]);
+            if tried.is_err_and(|error| error.kind() == ErrorKind::UnknownFilter) {
+                let (line, column) = line_and_column(text, part.start() + name.start());
+                let message = format!("there is no filter `{}`", name.as_str());
+                return Err(TemplateError { key: String::new(), line, column, message });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Both from 1, the column in characters.
+fn line_and_column(text: &str, offset: usize) -> (u32, u32) {
+    let before = text.get(..offset).unwrap_or("");
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
 }
 
 fn is_function(name: &str) -> bool {
@@ -221,7 +260,7 @@ impl Renderer {
             && let Ok(expression) = ENGINE.compile_expression(inner)
         {
             let value = expression.eval(self.context.clone()).and_then(defined);
-            let value = value.map_err(|e| TemplateError::new("", text, &e))?;
+            let value = value.map_err(|e| TemplateError::within("", text, inner, &e))?;
             return serde_json::to_value(&value).map_err(|e| TemplateError {
                 key: String::new(),
                 line: 1,
@@ -289,7 +328,7 @@ impl Renderer {
             .compile_expression(inner)
             .and_then(|compiled| compiled.eval(self.context.clone()))
             .and_then(defined)
-            .map_err(|e| TemplateError::new("when", inner, &e))?;
+            .map_err(|e| TemplateError::within("when", expression, inner, &e))?;
         Ok(match value.as_str().map(str::trim) {
             Some("false" | "False" | "") => false,
             Some(_) | None => value.is_true(),
@@ -379,131 +418,9 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine.set_fuel(Some(FUEL));
     engine.set_recursion_limit(RECURSION_MAX);
     engine.set_debug(true);
-    engine.add_filter("ds", |at: &str| formatted(at, "%Y-%m-%d"));
-    engine.add_filter("ds_nodash", |at: &str| formatted(at, "%Y%m%d"));
-    engine.add_filter("ts", |at: &str| formatted(at, "%Y-%m-%dT%H:%M:%S%:z"));
-    engine.add_filter("ts_nodash", |at: &str| formatted(at, "%Y%m%dT%H%M%S"));
-    engine.add_filter("strftime", formatted);
-    engine.add_filter("minutes", |at: &str, n: i64| {
-        moved(at, |t| t.checked_add_signed(TimeDelta::try_minutes(n)?))
-    });
-    engine.add_filter("hours", |at: &str, n: i64| {
-        moved(at, |t| t.checked_add_signed(TimeDelta::try_hours(n)?))
-    });
-    engine.add_filter("days", |at: &str, n: i64| moved(at, |t| by_days(t, n)));
-    engine.add_filter("weeks", |at: &str, n: i64| moved(at, |t| by_days(t, n.checked_mul(7)?)));
-    engine.add_filter("months", |at: &str, n: i32| {
-        moved(at, |t| {
-            let months = Months::new(n.unsigned_abs());
-            if n < 0 { t.checked_sub_months(months) } else { t.checked_add_months(months) }
-        })
-    });
+    filters::add_to(&mut engine);
     engine
 });
 
-fn by_days(at: DateTime<Utc>, n: i64) -> Option<DateTime<Utc>> {
-    let days = Days::new(n.unsigned_abs());
-    if n < 0 { at.checked_sub_days(days) } else { at.checked_add_days(days) }
-}
-
-fn moment(text: &str) -> Result<DateTime<Utc>, Error> {
-    Timestamp::parse(text)
-        .and_then(Timestamp::to_utc)
-        .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, format!("`{text}` is not a time")))
-}
-
-fn formatted(at: &str, form: &str) -> Result<String, Error> {
-    use std::fmt::Write;
-    let mut text = String::new();
-    match write!(text, "{}", moment(at)?.format(form)) {
-        Ok(()) => Ok(text),
-        Err(_) => Err(Error::new(ErrorKind::InvalidOperation, format!("`{form}` is not a format of times"))),
-    }
-}
-
-fn moved(at: &str, by: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>) -> Result<String, Error> {
-    let later = by(moment(at)?)
-        .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the result is beyond the calendar"))?;
-    if at.trim().len() == "2026-01-31".len() {
-        return Ok(later.format("%Y-%m-%d").to_string());
-    }
-    Ok(Timestamp::from(later).to_string())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn renderer() -> Renderer {
-        let at = |text| Timestamp::parse(text).expect("a time");
-        let object = |value: Value| value.as_object().expect("an object").clone();
-        Renderer::new(&Scope {
-            dag_id: "shop".into(),
-            task_id: "load".into(),
-            run_id: "manual__1".into(),
-            logical_date: at("2026-03-01T02:00:00Z"),
-            data_interval_start: at("2026-02-28T02:00:00Z"),
-            data_interval_end: at("2026-03-01T02:00:00Z"),
-            try_number: 1,
-            map_index: 2,
-            map_item: json!({"city": "Berlin"}),
-            params: object(json!({"limit": 8, "full": false})),
-            vars: Map::new(),
-            outputs: object(json!({"orders": {"rows": 7}, "sql": {"return_value": [1, 2]}, "g.t": {"n": 1}})),
-        })
-    }
-
-    #[test]
-    fn a_text_that_is_one_expression_keeps_its_type() {
-        let r = renderer();
-        let value =
-            json!({"k": {"max": "{{ params.limit }}"}, "n": "{{ params.limit }} at most", "raw": "{{"});
-        let rendered = r.render_value(&value, &["raw"]).unwrap();
-        assert_eq!(rendered, json!({"k": {"max": 8}, "n": "8 at most", "raw": "{{"}));
-    }
-
-    #[test]
-    fn every_name_and_filter_of_the_page_works() {
-        let r = renderer();
-        for (template, expected) in [
-            ("{{ ds }}", json!("2026-03-01")),
-            ("{{ ts }}", json!("2026-03-01T02:00:00Z")),
-            ("{{ logical_date | ds_nodash }}", json!("20260301")),
-            ("{{ data_interval_start | ts_nodash }}", json!("20260228T020000")),
-            ("{{ ds | days(-1) }}", json!("2026-02-28")),
-            ("{{ logical_date | months(1) | strftime('%Y/%m') }}", json!("2026/04")),
-            ("{{ logical_date | hours(-3) }}", json!("2026-02-28T23:00:00Z")),
-            ("{{ outputs.orders.rows }}", json!(7)),
-            ("{{ outputs.g.t.n }}", json!(1)),
-            ("{{ ti.xcom_pull('sql') }}", json!([1, 2])),
-            ("{{ ti.xcom_pull(task_ids='orders', key='rows') }}", json!(7)),
-            ("{{ ti.xcom_pull('orders') }}", json!({"rows": 7})),
-            ("{{ map_item.city }}-{{ map_index }}", json!("Berlin-2")),
-            ("{{ dag.dag_id }}/{{ task.task_id }}/{{ ti.try_number }}", json!("shop/load/1")),
-            ("{{ params.none | default(3) }}", json!(3)),
-        ] {
-            assert_eq!(r.render_text(template), Ok(expected), "{template}");
-        }
-    }
-
-    #[test]
-    fn an_error_says_which_key_line_and_column() {
-        let r = renderer();
-        let error = r.render_value(&json!({"a": ["x\n  {{ params.nope }}"]}), &[]).unwrap_err();
-        assert_eq!((error.key.as_str(), error.line), ("a.0", 2));
-        assert!(r.render_text("{{ nothing }}").is_err());
-        assert!(r.render_text("{{ outputs.orders.nope }}").is_err());
-        assert!(
-            r.render_text("{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}")
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn a_condition_is_judged_with_or_without_braces() {
-        let r = renderer();
-        assert_eq!(r.eval_bool("params.full"), Ok(false));
-        assert_eq!(r.eval_bool("{{ params.limit > 7 and ds >= '2026-01-01' }}"), Ok(true));
-        assert!(r.eval_bool("params.nope").is_err());
-    }
-}
+mod tests;

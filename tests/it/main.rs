@@ -1,6 +1,10 @@
 //! The one integration-test binary: what is slow to link is linked once.
 
 mod architecture;
+mod cli;
+mod dagbag;
+#[cfg(all(feature = "data", feature = "ml"))]
+mod examples;
 #[cfg(feature = "data")]
 mod ingest;
 #[cfg(feature = "data")]

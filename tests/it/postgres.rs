@@ -1,6 +1,8 @@
 //! A real Postgres for the whole test binary: started by the first test that asks, gone with the process
 //! however it ends.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

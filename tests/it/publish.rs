@@ -7,6 +7,10 @@ use mainspring::data::connections::{Connections, Declared, Secret};
 use mainspring::data::warehouse::Warehouse;
 
 mod load;
+mod tasks;
+#[cfg(feature = "ml")]
+mod tasks_cluster;
+mod tasks_validate;
 
 /// `warehouse`, a SQLite file under `home`, and `pg`, a new Postgres database; without Postgres only the first.
 async fn warehouses(home: &Path) -> Vec<Warehouse> {

@@ -14,6 +14,8 @@
 //! Inputs of one step are joined by `;`. Changes stand two spaces apart, the run's first, `-` for none. A
 //! report without `fence=` comes from the claim that stands.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -127,11 +129,14 @@ fn replay(text: &str, bench: &mut impl Bench) -> String {
         let (time, rest) = line.split_once(' ').unwrap();
         let (input, expected) = rest.split_once("  ").unwrap_or((rest, ""));
         let now = at(time);
-        let capacity = room.measured(&dag, &run);
+        let mut capacity = room.measured(&dag, &run);
         let actual = match input.strip_prefix("why ") {
             Some(name) => why(&dag, &run, &capacity, ti(&dag, name), now).to_string(),
             None => {
                 let inputs: Vec<_> = input.split("; ").map(|text| input_of(&dag, &run, text)).collect();
+                if let Some(local) = &mut capacity.local {
+                    local.free += ended(&run, &inputs);
+                }
                 let before = run.clone();
                 let decision = bench.step(&dag, &mut run, &inputs, &capacity, now);
                 show(&dag, &before, &decision)
@@ -209,6 +214,14 @@ impl Room {
             paused: self.paused,
         }
     }
+}
+
+/// Attempts that have ended in the worker, as their reports say.
+fn ended(run: &Run, inputs: &[Input]) -> u32 {
+    let stands =
+        |ti, fence| run.instance(ti).is_some_and(|it| it.state == TaskState::Running && it.fence == fence);
+    let ends = |input: &&Input| matches!(input, Input::Reported { ti, fence, .. } if stands(*ti, *fence));
+    inputs.iter().filter(ends).count() as u32
 }
 
 fn input_of(dag: &Dag, run: &Run, text: &str) -> Input {

@@ -1,6 +1,8 @@
 //! Segmentation against scikit-learn's figures (`tests/fixtures_sklearn.py` makes them), its properties and
 //! its quality.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::sync::Arc;
 
 use mainspring::segment::choose_k::knee;
@@ -350,7 +352,8 @@ fn four_kinds_of_customers_become_four_named_segments() {
     let names: Vec<&str> = found.model.segments.iter().map(|segment| segment.name.as_str()).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["About To Sleep", "Champions", "Hibernating", "Loyal Customers"]);
+    // By rank the third kind scores 2 and 2, the fourth 1 and 1: one cell of the grid for both.
+    assert_eq!(sorted, ["Champions", "Hibernating", "Hibernating 2", "Loyal Customers"]);
     assert_eq!(found.centres.len(), 4 * found.model.features.width());
     let curve: Vec<f64> = found.k_report.figures.iter().map(|figures| figures.inertia).collect();
     assert!(curve.is_sorted_by(|left, right| left >= right), "{curve:?}");

@@ -1,5 +1,7 @@
 //! Every method of the store on both databases, from one list of claims.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod claims;
 mod guards;
 mod home;
@@ -39,6 +41,7 @@ on_both! {
     rows::attempts_are_opened_by_the_claim_and_closed_by_the_outcome,
     rows::outputs_come_back_and_give_the_lengths_of_their_lists,
     rows::a_mapped_task_becomes_as_many_rows_as_its_list_is_long,
+    rows::a_repetition_after_a_clear_that_leaves_nothing_takes_the_outputs_away,
     rows::creating_a_run_twice_answers_with_the_first,
     rows::a_scheduled_instant_is_taken_once_under_any_name,
     rows::a_run_of_a_version_that_was_not_stored_is_refused,

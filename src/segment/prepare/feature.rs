@@ -145,7 +145,7 @@ pub(super) fn fit(
             let values: Vec<f64> = kept.iter().map(|&row| values[row]).collect();
             fit_numeric(spec, scale, &values, report)
         }
-        _ => {
+        Column::Numeric(_) | Column::Categorical(_) => {
             let levels = kept.iter().map(|&row| level_text(column.value(row)));
             Ok((FittedFeature::Categorical(fit_levels(spec, levels)), report))
         }

@@ -9,7 +9,7 @@ use super::super::units::Span;
 /// What a broken expectation means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub(super) enum Severity {
     /// It fails the task.
     #[default]
     Error,
@@ -20,7 +20,7 @@ pub enum Severity {
 /// What becomes of rows whose value is null (or NaN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Nulls {
+pub(super) enum Nulls {
     /// They are not judged, and are counted.
     #[default]
     Ignore,
@@ -30,28 +30,28 @@ pub enum Nulls {
 
 /// Keys of every expectation.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Common {
-    pub severity: Option<Severity>,
-    pub name: Option<String>,
-    pub when: bool,
+pub(super) struct Common {
+    pub(super) severity: Option<Severity>,
+    pub(super) name: Option<String>,
+    pub(super) when: bool,
 }
 
 /// Keys of expectations that judge row by row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ByRow {
-    pub at_least: f64,
-    pub nulls: Nulls,
-    pub allow_empty: bool,
+pub(super) struct ByRow {
+    pub(super) at_least: f64,
+    pub(super) nulls: Nulls,
+    pub(super) allow_empty: bool,
 }
 
 /// Keys of expectations that judge one figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bounds {
-    pub min: Option<f64>,
-    pub max: Option<f64>,
-    pub warn_below: Option<f64>,
-    pub warn_above: Option<f64>,
-    pub allow_empty: bool,
+pub(super) struct Bounds {
+    pub(super) min: Option<f64>,
+    pub(super) max: Option<f64>,
+    pub(super) warn_below: Option<f64>,
+    pub(super) warn_above: Option<f64>,
+    pub(super) allow_empty: bool,
 }
 
 /// Twenty structs share their common keys, and `flatten` would accept unknown ones: so a macro writes them.
@@ -61,7 +61,7 @@ macro_rules! expectation {
         $(#[$doc])*
         #[derive(Debug, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
-        pub struct $name {
+        pub(super) struct $name {
             $($own)*
             $($more)*
             /// `warn` never fails the task.
@@ -76,7 +76,7 @@ macro_rules! expectation {
         }
 
         impl $name {
-            pub fn common(&self) -> Common {
+            pub(super) fn common(&self) -> Common {
                 Common { severity: self.severity, name: self.name.clone(), when: self.when }
             }
         }
@@ -99,7 +99,7 @@ macro_rules! expectation {
         } }
 
         impl $name {
-            pub fn by_row(&self) -> ByRow {
+            pub(super) fn by_row(&self) -> ByRow {
                 ByRow { at_least: self.at_least, nulls: self.nulls, allow_empty: self.allow_empty }
             }
         }
@@ -124,7 +124,7 @@ macro_rules! expectation {
         } }
 
         impl $name {
-            pub fn bounds(&self) -> Bounds {
+            pub(super) fn bounds(&self) -> Bounds {
                 let Self { min, max, warn_below, warn_above, allow_empty, .. } = *self;
                 Bounds { min, max, warn_below, warn_above, allow_empty }
             }
@@ -152,34 +152,34 @@ expectation! {
     /// The table has these columns.
     plain Schema {
         /// The columns.
-        pub columns: Vec<SchemaColumn>,
+        pub(super) columns: Vec<SchemaColumn>,
         /// Whether it may have more (`superset`) or fewer (`subset`); default `exact`.
         #[serde(default)]
-        pub mode: SchemaMode,
+        pub(super) mode: SchemaMode,
         /// The order counts.
         #[serde(default)]
-        pub ordered: bool,
+        pub(super) ordered: bool,
     }
 }
 
 /// A column of a `schema` expectation.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SchemaColumn {
+pub(super) struct SchemaColumn {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// Its type, for instance `bigint`, `double`, `text`, `boolean`, `date`, `timestamp`, `decimal(12,2)`.
     #[serde(default, rename = "type")]
-    pub data_type: Option<String>,
+    pub(super) data_type: Option<String>,
     /// Whether it may hold nulls.
     #[serde(default)]
-    pub nullable: Option<bool>,
+    pub(super) nullable: Option<bool>,
 }
 
 /// How the table's columns compare with those named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum SchemaMode {
+pub(super) enum SchemaMode {
     /// The same.
     #[default]
     Exact,
@@ -194,173 +194,173 @@ expectation! {
     figure RowCount {
         /// As many as this dataset has.
         #[serde(default)]
-        pub equals_table: Option<String>,
+        pub(super) equals_table: Option<String>,
     }
 }
 expectation! {
     /// The column has a value. NaN is none, empty text is one.
     rows NotNull {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
     }
 }
 expectation! {
     /// The share of rows without a value.
     figure NullShare {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
     }
 }
 expectation! {
     /// No value (or tuple) occurs twice among rows without nulls there.
     rows Unique {
         /// The columns.
-        pub columns: Vec<String>,
+        pub(super) columns: Vec<String>,
     }
 }
 expectation! {
     /// The number of different values.
     figure DistinctCount {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
     }
 }
 expectation! {
     /// The value is one of these.
     rows InSet {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// The values.
-        pub values: Vec<Value>,
+        pub(super) values: Vec<Value>,
     }
 }
 expectation! {
     /// The value is none of these.
     rows NotInSet {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// The values.
-        pub values: Vec<Value>,
+        pub(super) values: Vec<Value>,
     }
 }
 expectation! {
     /// The value lies between two others (numbers, dates, times or texts), both included.
     rows Range {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// Least.
         #[serde(default)]
-        pub min: Option<Value>,
+        pub(super) min: Option<Value>,
         /// Greatest.
         #[serde(default)]
-        pub max: Option<Value>,
+        pub(super) max: Option<Value>,
         /// `min` itself fails.
         #[serde(default)]
-        pub strict_min: bool,
+        pub(super) strict_min: bool,
         /// `max` itself fails.
         #[serde(default)]
-        pub strict_max: bool,
+        pub(super) strict_max: bool,
     }
 }
 expectation! {
     /// The number of Unicode characters of a text.
     rows Length {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// Least.
         #[serde(default)]
-        pub min: Option<i64>,
+        pub(super) min: Option<i64>,
         /// Most.
         #[serde(default)]
-        pub max: Option<i64>,
+        pub(super) max: Option<i64>,
     }
 }
 expectation! {
     /// The text matches a regular expression somewhere (anchor it with `^` and `$`).
     rows Regex {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// The expression, in the syntax of Rust's `regex`.
-        pub pattern: String,
+        pub(super) pattern: String,
     }
 }
 expectation! {
     /// Each value is at least the one before it, in the order of another column.
     rows Monotonic {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// The column that orders rows.
-        pub by: String,
+        pub(super) by: String,
         /// Equal values fail.
         #[serde(default)]
-        pub strict: bool,
+        pub(super) strict: bool,
         /// Values fall instead.
         #[serde(default)]
-        pub decreasing: bool,
+        pub(super) decreasing: bool,
     }
 }
 expectation! {
     /// A SQL predicate holds for each row; null is not holding.
     rows Expression {
         /// The predicate.
-        pub sql: String,
+        pub(super) sql: String,
     }
 }
 expectation! {
     /// A query's rows, or its one figure.
     figure Query {
         /// A SELECT over datasets, or over the connection's tables when `from` is one.
-        pub sql: String,
+        pub(super) sql: String,
         /// The number of rows it gives. Without it the query gives one number for `min` and `max`.
         #[serde(default)]
-        pub rows: Option<u64>,
+        pub(super) rows: Option<u64>,
     }
 }
 expectation! {
     /// The newest value is not old at the run's logical date.
     plain Freshness {
         /// A column of times or dates.
-        pub column: String,
+        pub(super) column: String,
         /// Older fails.
         #[serde(alias = "error_after")]
-        pub max_age: Span,
+        pub(super) max_age: Span,
         /// Older warns.
         #[serde(default)]
-        pub warn_after: Option<Span>,
+        pub(super) warn_after: Option<Span>,
         /// A newest value this far in the future fails; default 5m.
         #[serde(default = "five_minutes")]
-        pub skew: Span,
+        pub(super) skew: Span,
     }
 }
 expectation! {
     /// Every tuple without nulls occurs in another dataset.
     rows Reference {
         /// The columns.
-        pub columns: Vec<String>,
+        pub(super) columns: Vec<String>,
         /// The other dataset.
-        pub table: String,
+        pub(super) table: String,
         /// Its columns; default the same names.
         #[serde(default)]
-        pub to: Vec<String>,
+        pub(super) to: Vec<String>,
     }
 }
 expectation! {
     /// A figure over a column.
     figure Aggregate {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// Which figure.
-        pub function: Function,
+        pub(super) function: Function,
         /// The quantile, from 0 to 1.
         #[serde(default)]
-        pub q: Option<f64>,
+        pub(super) q: Option<f64>,
     }
 }
 
 /// A figure over a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Function {
+pub(super) enum Function {
     /// The mean.
     Mean,
     /// The median.
@@ -382,39 +382,39 @@ expectation! {
     plain SegmentSize {
         /// The column that names the segment; default `segment_id`.
         #[serde(default = "segment_id")]
-        pub column: String,
+        pub(super) column: String,
         /// No segment has a smaller share.
         #[serde(default)]
-        pub min_share: Option<f64>,
+        pub(super) min_share: Option<f64>,
         /// No segment has fewer rows.
         #[serde(default)]
-        pub min_size: Option<u64>,
+        pub(super) min_size: Option<u64>,
         /// No segment has a greater share.
         #[serde(default)]
-        pub max_share: Option<f64>,
+        pub(super) max_share: Option<f64>,
         /// There are at most so many segments.
         #[serde(default)]
-        pub max_k: Option<u64>,
+        pub(super) max_k: Option<u64>,
         /// The least exp(entropy of the shares).
         #[serde(default)]
-        pub effective_k: Option<f64>,
+        pub(super) effective_k: Option<f64>,
     }
 }
 expectation! {
     /// How well segments hold together, as the clustering measured it (dataset `<from>__metrics`).
     figure Cohesion {
         /// Which measure.
-        pub metric: Metric,
+        pub(super) metric: Metric,
         /// Compare the estimate itself, not the lower end of its interval.
         #[serde(default)]
-        pub point: bool,
+        pub(super) point: bool,
     }
 }
 
 /// A measure of a clustering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Metric {
+pub(super) enum Metric {
     /// Greater is better, at most 1.
     Silhouette,
     /// Smaller is better.
@@ -429,24 +429,24 @@ expectation! {
     /// The same figure here and in another dataset.
     plain Compare {
         /// The column.
-        pub column: String,
+        pub(super) column: String,
         /// Which figure.
-        pub function: Function,
+        pub(super) function: Function,
         /// The other dataset.
-        pub table: String,
+        pub(super) table: String,
         /// The greatest difference.
         #[serde(default)]
-        pub absolute: Option<f64>,
+        pub(super) absolute: Option<f64>,
         /// The greatest difference as a share of the other's figure.
         #[serde(default)]
-        pub relative: Option<f64>,
+        pub(super) relative: Option<f64>,
     }
 }
 
 /// One expectation.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Expectation {
+pub(super) enum Expectation {
     Schema(Schema),
     RowCount(RowCount),
     NotNull(NotNull),
@@ -471,7 +471,7 @@ pub enum Expectation {
 
 impl Expectation {
     /// The keys that every expectation has.
-    pub fn common(&self) -> Common {
+    pub(super) fn common(&self) -> Common {
         match self {
             Self::Schema(e) => e.common(),
             Self::RowCount(e) => e.common(),
@@ -497,7 +497,7 @@ impl Expectation {
     }
 
     /// What the results call it when the author gives no name.
-    pub fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         match self {
             Self::Schema(_) => "schema".to_owned(),
             Self::RowCount(_) => "row_count".to_owned(),
@@ -518,7 +518,9 @@ impl Expectation {
             Self::Aggregate(e) => format!("{:?}({})", e.function, e.column).to_lowercase(),
             Self::SegmentSize(e) => format!("segment_size({})", e.column),
             Self::Cohesion(e) => format!("cohesion({:?})", e.metric).to_lowercase(),
-            Self::Compare(e) => format!("compare({:?}({}), {})", e.function, e.column, e.table).to_lowercase(),
+            Self::Compare(e) => {
+                format!("compare({:?}({}), {})", e.function, e.column, e.table).to_lowercase()
+            }
         }
     }
 }

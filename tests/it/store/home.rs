@@ -187,10 +187,7 @@ impl Driven {
         }
         if let Some(change) = &decision.run_change {
             self.run.state = change.to;
-            if change.from == RunState::Queued {
-                self.run.started_at = Some(self.now);
-            }
-            self.run.ended_at = change.to.is_final().then_some(self.now);
+            (self.run.started_at, self.run.ended_at) = (change.started_at, change.ended_at);
         }
         Ok(())
     }
@@ -201,15 +198,21 @@ impl Driven {
         self.commit(&decision).await.unwrap();
     }
 
-    pub(crate) async fn start(&mut self) {
-        let run_change = Some(RunChange {
-            from: RunState::Queued,
-            to: RunState::Running,
-            started_at: Some(self.now),
-            ended_at: None,
+    /// The move of the run itself at the time of the next commit.
+    pub(crate) fn run_move(&self, to: RunState, reason: Reason) -> RunChange {
+        let now = Timestamp(self.now.0 + 1000);
+        RunChange {
+            from: self.run.state,
+            to,
+            started_at: self.run.started_at.or(Some(now)),
+            ended_at: to.is_final().then_some(now),
             with_failures: false,
-            reason: Reason::Started,
-        });
+            reason,
+        }
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let run_change = Some(self.run_move(RunState::Running, Reason::Started));
         self.commit(&Decision { run_change, ..Decision::default() }).await.unwrap();
     }
 

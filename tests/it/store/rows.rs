@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use mainspring::core::ids::{RunId, TaskId, Timestamp};
-use mainspring::core::run::{
-    Alert, AlertKind, Decision, Outputs, Reason, RunChange, RunType, TiRef, UNMAPPED,
-};
+use mainspring::core::run::{Alert, AlertKind, Decision, Outputs, Reason, RunType, TiRef, UNMAPPED};
 use mainspring::core::state::{RunState, TaskState};
 use mainspring::store::{Created, ErrorClass, RunFilter};
 
@@ -29,14 +27,7 @@ async fn eventful(home: &Home) -> Driven {
     run.move_to(&places[..2], TaskState::Success).await;
     run.move_to(&places[2..], TaskState::Failed).await;
     let mut end = run.moving(&[ti(2)], TaskState::UpstreamFailed);
-    end.run_change = Some(RunChange {
-        from: RunState::Running,
-        to: RunState::Failed,
-        started_at: Some(run.now),
-        ended_at: Some(run.now),
-        with_failures: false,
-        reason: Reason::AllFinal,
-    });
+    end.run_change = Some(run.run_move(RunState::Failed, Reason::AllFinal));
     end.alerts = vec![Alert { kind: AlertKind::RunFailed, ti: None, summary: "it failed".into() }; 2];
     run.commit(&end).await.unwrap();
     run
@@ -96,7 +87,7 @@ pub(crate) async fn the_journal_is_in_the_order_of_the_commits(home: Home) {
     assert!(journal.is_sorted_by_key(|line| (line.version, line.seq)));
     assert!(journal.iter().map(|line| line.seq).eq(1..=u64::try_from(journal.len()).unwrap()));
     assert_eq!(journal[3].via, "scheduled queued");
-    assert_eq!(journal[2].reason, "try 1 of 2 failed: the disk is on fire");
+    assert_eq!(journal[2].reason, "attempt 1 of 2 failed and another follows: the disk is on fire");
 }
 
 pub(crate) async fn attempts_are_opened_by_the_claim_and_closed_by_the_outcome(home: Home) {
@@ -116,6 +107,23 @@ pub(crate) async fn outputs_come_back_and_give_the_lengths_of_their_lists(home: 
     assert_eq!(outputs, BTreeMap::from([(extract, r#"{"files":[1,2,3]}"#.to_owned())]));
     assert_eq!(run.run.list_lengths.len(), 1);
     run.check().await;
+}
+
+pub(crate) async fn a_repetition_after_a_clear_that_leaves_nothing_takes_the_outputs_away(home: Home) {
+    let mut run = home.run_of(tasks(1)).await;
+    run.move_to(&[ti(0)], TaskState::Running).await;
+    let mut done = run.moving(&[ti(0)], TaskState::Success);
+    done.outputs =
+        vec![(ti(0), Outputs { json: r#"{"a":[1]}"#.into(), list_lengths: vec![("a".into(), 1)] })];
+    run.commit(&done).await.unwrap();
+    let mut clear = run.moving(&[ti(0)], TaskState::None);
+    (clear.changes[0].to.generation, clear.changes[0].to.try_number) = (1, 0);
+    run.commit(&clear).await.unwrap();
+    run.move_to(&[ti(0)], TaskState::Running).await;
+    run.move_to(&[ti(0)], TaskState::Success).await;
+    run.run.list_lengths.clear();
+    run.check().await;
+    assert!(run.store.outputs(&run.key()).await.unwrap().is_empty());
 }
 
 pub(crate) async fn creating_a_run_twice_answers_with_the_first(home: Home) {

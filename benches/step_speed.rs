@@ -1,4 +1,4 @@
-//! How fast the scheduling core steps, without a store: `cargo run --example step_speed`.
+//! How fast the scheduling core steps, without a store: `cargo bench --bench step_speed`.
 #![expect(clippy::print_stdout, reason = "figures for a person")]
 
 use std::time::Instant;
