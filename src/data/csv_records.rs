@@ -46,12 +46,19 @@ pub(crate) fn columns(
         let (here, first) = names_of(source, dialect, &mut reader)?;
         if names.is_empty() {
             guesses = vec![Guess::default(); here.len()];
-            names = here;
-        } else {
-            places(source, &here, &names)?;
+            names.clone_from(&here);
         }
+        let places = places(source, &here, &names)?;
         if declared.is_empty() {
-            guess(source, dialect, &mut reader, first, &names, &mut guesses)?;
+            let mut look = |record: &ByteRecord| {
+                if record.len() == here.len() {
+                    guesses
+                        .iter_mut()
+                        .zip(&places)
+                        .for_each(|(guess, &place)| see(guess, &record[place], dialect));
+                }
+            };
+            look_through(source, &mut reader, first, &mut look)?;
         }
     }
     if declared.is_empty() {
@@ -167,30 +174,15 @@ fn places(source: &Source, names: &[String], wanted: &[String]) -> Result<Vec<us
         .collect()
 }
 
-fn guess<R: Read>(
+/// Shows `look` the records of the part of the file that is looked at.
+fn look_through<R: Read>(
     source: &Source,
-    dialect: &Dialect,
     reader: &mut Reader<R>,
     first: Option<ByteRecord>,
-    names: &[String],
-    guesses: &mut [Guess],
+    look: &mut dyn FnMut(&ByteRecord),
 ) -> Result<(), DataError> {
-    let mut look = |record: &ByteRecord| {
-        if record.len() != names.len() {
-            return;
-        }
-        for (guess, field) in guesses.iter_mut().zip(record.iter()) {
-            match str::from_utf8(field) {
-                Ok(text) if !is_null(text, dialect) => guess.see_text(text),
-                Ok(_) | Err(_) => {}
-            }
-        }
-    };
-    if let Some(first) = &first {
-        look(first);
-    }
     // One record is held back: the last may be cut in the middle where the look ends.
-    let (mut held, mut record) = (ByteRecord::new(), ByteRecord::new());
+    let (mut held, mut record) = (first.unwrap_or_default(), ByteRecord::new());
     while next(source, reader, &mut record)? {
         look(&held);
         std::mem::swap(&mut held, &mut record);
@@ -199,6 +191,13 @@ fn guess<R: Read>(
         look(&held);
     }
     Ok(())
+}
+
+fn see(guess: &mut Guess, field: &[u8], dialect: &Dialect) {
+    match str::from_utf8(field) {
+        Ok(text) if !is_null(text, dialect) => guess.see_text(text),
+        Ok(_) | Err(_) => {}
+    }
 }
 
 fn is_null(text: &str, dialect: &Dialect) -> bool {

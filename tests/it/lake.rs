@@ -231,7 +231,7 @@ async fn wrong_names_in_sql_are_reported_with_the_near_name() {
     for (sql, words) in [
         ("SELECT * FROM raw.order", "there is no dataset `raw.order`\nhint: did you mean `raw.orders`?"),
         ("SELECT plaec FROM raw.orders", "there is no column `plaec`\nhint: did you mean `place`?"),
-        ("SELECT n FROM raw.orders WHERE n > :lwo", "did you mean `low`?"),
+        ("SELECT n FROM raw.orders WHERE n > :lows", "did you mean `low`?"),
         ("SELECT CAST(place AS INT) FROM raw.orders", "Cannot cast string 'a'"),
     ] {
         let error = ask(&lake, sql).await.unwrap_err();

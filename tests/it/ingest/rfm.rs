@@ -85,7 +85,7 @@ async fn a_statement_in_a_file_is_run_and_a_wrong_one_is_named_with_its_place() 
     world.file("good.sql", "SELECT n FROM a");
     world.run("transform", "run1", json!({"sql_file": "good.sql", "into": "b"})).await.unwrap();
     for (sql, words) in [
-        ("SELECT FROM WHERE", "bad.sql: line 1, column 13: "),
+        ("SELECT (n FROM raw.a", "bad.sql: line 1, column 11: "),
         ("SELECT customer FROM raw.a", "there is no column `customer`\nhint: did you mean `customer_id`?"),
         ("SELECT 1 FROM raw.aa", "there is no dataset `raw.aa`\nhint: did you mean `raw.a`?"),
         ("SELECT n / 0 FROM raw.a", "ivide by zero"),
