@@ -12,11 +12,12 @@ use serde_json::Map;
 
 use super::super::TaskContext;
 use super::super::datasets::{self, METRICS};
+use super::expectation::Expectation;
 use super::judge::{Counts, Finding, Status, bounds_text, of_figure, of_rows};
 use super::plan::{aggregate, all_present, column, counted, number, whole};
 use super::spec::{
-    Cohesion, Compare, Expectation, Freshness, Metric, Monotonic, Nulls, Query, Reference, RowCount, Schema,
-    SchemaMode, SegmentSize, Unique,
+    Cohesion, Compare, Freshness, Metric, Monotonic, Nulls, Query, Reference, RowCount, Schema, SchemaMode,
+    SegmentSize, Unique,
 };
 use crate::data::cells::{self, Cell};
 use crate::data::schema::type_name;
