@@ -83,6 +83,7 @@ impl Home {
             cancel: CancellationToken::new(),
             log: TaskLog::new(move |line| log.lock().unwrap().push(line.to_owned())),
             shared: Arc::new(Shared {
+                inherited_env: Vec::new(),
                 dags_dir: self.path().to_owned(),
                 home: self.path().to_owned(),
                 http: reqwest::Client::new(),
