@@ -41,14 +41,15 @@ pub(super) enum Runs {
 }
 
 pub(super) async fn run(command: Runs, globals: Globals) -> Result<(), CliError> {
-    let store = home::open_reader(&globals).await?;
     match command {
         Runs::List { dag_id, state, limit } => {
             let dag_id = dag_id.as_deref().map(parse_dag_id).transpose()?;
             let state = state.as_deref().map(parse_state).transpose()?;
+            let store = home::open_reader(&globals).await?;
             list(&store, &globals, dag_id.as_ref(), state, limit).await
         }
         Runs::Show { dag_id, run_id } => {
+            let store = home::open_reader(&globals).await?;
             let key = find_run(&store, &dag_id, run_id.as_deref()).await?;
             let report = report(&store, &key).await?;
             match globals.output {
