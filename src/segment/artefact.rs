@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::drift::Bins;
 use super::points::squared_distance;
 use super::prepare::{Preparation, PrepareError, Value};
 use super::rfm::Cuts;
@@ -77,6 +78,15 @@ pub struct Segment {
 pub struct Reference {
     /// Minimum, deciles and maximum (11 values) of each numeric feature, raw units, missing values left out.
     pub feature_quantiles: Vec<(String, Vec<f64>)>,
+    /// The shares of each numeric feature between its deciles, raw units.
+    #[serde(default)]
+    pub feature_bins: Vec<(String, Bins)>,
+    /// The shares of each categorical feature's levels.
+    #[serde(default)]
+    pub level_shares: Vec<(String, Vec<(String, f64)>)>,
+    /// The population standard deviation of each prepared column.
+    #[serde(default)]
+    pub deviations: Vec<f64>,
 }
 
 /// Cut points of the three RFM measures.

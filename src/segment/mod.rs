@@ -4,9 +4,11 @@
 //! Must not know SQL, files, the network, clocks or threads' timing. [`cluster`](cluster::cluster) is the
 //! door for a whole segmentation, [`artefact::assign`] the one for a single row.
 
+pub mod agreement;
 pub mod artefact;
 pub mod choose_k;
 pub mod cluster;
+pub mod drift;
 mod kmeans;
 mod matrix;
 pub mod metrics;

@@ -3,6 +3,8 @@
 mod architecture;
 mod cli;
 mod dagbag;
+#[cfg(feature = "ml")]
+mod drift;
 #[cfg(all(feature = "data", feature = "ml"))]
 mod examples;
 #[cfg(feature = "data")]

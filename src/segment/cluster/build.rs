@@ -6,6 +6,7 @@ use super::CentreRow;
 use crate::segment::artefact::{
     AssignRule, Assignment, Model, ModelMetrics, Reference, RfmCuts, Segment, assign_prepared, nearest_two,
 };
+use crate::segment::drift::{Bins, level_shares};
 use crate::segment::matrix::Matrix;
 use crate::segment::metrics::{calinski_harabasz, davies_bouldin};
 use crate::segment::names::{Effect, Portrait, names, segment_id};
@@ -76,7 +77,7 @@ pub(super) fn build(mut fitted: Fitted<'_>) -> Built {
     let chosen = segment_names(&fitted, &views, &members, &effects, &ids, rfm.as_ref());
     segments.iter_mut().zip(chosen).for_each(|(segment, name)| segment.name = name);
     let centres = centre_rows(&fitted.centres, &views, &members, &effects, &segments);
-    let quantiles = feature_quantiles(&views);
+    let reference = reference(&fitted, &views);
     let metrics = metrics(fitted.matrix, &members, &found, fitted.spec.algorithm.seed);
     let algorithm = match fitted.spec.algorithm.name {
         AlgorithmName::Kmeans => "kmeans",
@@ -91,7 +92,7 @@ pub(super) fn build(mut fitted: Fitted<'_>) -> Built {
         features: fitted.preparation,
         assign: AssignRule { rule, metric, centres: fitted.centres },
         segments,
-        reference: Reference { feature_quantiles: quantiles },
+        reference,
         rfm,
         metrics,
     };
@@ -288,6 +289,27 @@ fn raw_of(view: &ColumnView<'_>, prepared: f64) -> f64 {
             raw.unwrap_or(prepared / feature.weight)
         }
         FittedFeature::Categorical(feature) => prepared / feature.mark,
+    }
+}
+
+/// What later rows are compared with.
+fn reference(fitted: &Fitted<'_>, views: &[ColumnView<'_>]) -> Reference {
+    let bins = views.iter().filter_map(|view| Some((view.name.clone(), Bins::of(view.raw.as_ref()?)?)));
+    let shares = fitted.preparation.features().iter().filter_map(|feature| {
+        let (_, column) = fitted.columns.iter().find(|(name, _)| name == feature.name())?;
+        match column {
+            Column::Categorical(levels) => {
+                let kept = fitted.kept.iter().map(|&row| levels[row].as_deref());
+                Some((feature.name().to_owned(), level_shares(kept)))
+            }
+            Column::Numeric(_) => None,
+        }
+    });
+    Reference {
+        feature_quantiles: feature_quantiles(views),
+        feature_bins: bins.collect(),
+        level_shares: shares.collect(),
+        deviations: views.iter().map(|view| deviation(view.prepared)).collect(),
     }
 }
 
