@@ -1,8 +1,12 @@
-//! The loops of a long-lived process; for now the one clock.
+//! The loops of a long-lived process, and the one clock.
 //!
 //! Nothing below this floor reads a clock: `now` is an argument there.
 
 use crate::core::ids::Timestamp;
+
+pub mod files;
+pub mod lease;
+pub mod scheduler;
 
 /// The wall clock.
 #[must_use]
