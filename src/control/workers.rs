@@ -57,10 +57,6 @@ impl Workers {
         }
     }
 
-    pub(super) fn has(&self, session: &SessionId) -> bool {
-        self.by_session.contains_key(session)
-    }
-
     pub(super) fn free(&self) -> u32 {
         self.by_session.values().fold(0, |sum, enlisted| sum.saturating_add(enlisted.worker.free))
     }

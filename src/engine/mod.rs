@@ -6,7 +6,6 @@ use crate::core::ids::Timestamp;
 
 pub mod files;
 pub mod lease;
-pub mod scheduler;
 
 /// The wall clock.
 #[must_use]

@@ -187,7 +187,7 @@ fn check(dag: &Dag, before: &Run, after: &Run, decision: &Decision, room: &Capac
         let claimed = decision.claims.iter().filter(|claim| claim.session == worker.session).count();
         assert!(claimed <= worker.free as usize, "more claims than free slots");
     }
-    let at_hand = |session| room.workers.iter().any(|worker| worker.session == *session);
+    let at_hand = |session: &SessionId| room.workers.iter().any(|worker| worker.session == *session);
     assert!(decision.claims.iter().all(|claim| at_hand(&claim.session)), "a claim for nobody");
 }
 
