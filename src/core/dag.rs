@@ -11,6 +11,7 @@ use super::graph::{cycle_path, needed_setups, priorities, reach, topological_ord
 use super::ids::{DagHash, DagId, PoolName, QueueName, TaskId};
 use super::state::spelled;
 pub use super::task::{DEFAULT_POOL, DEFAULT_QUEUE, Expand, RetryPolicy, Task, TriggerRule, WeightRule};
+use super::timetable::{Deadline, Schedule};
 
 /// The most tasks a DAG may have.
 pub const TASKS_MAX: usize = 100_000;
@@ -73,6 +74,10 @@ pub struct DagSettings {
     pub max_consecutive_failed_dag_runs: u32,
     /// Alert routes; empty means the default route.
     pub alerts: Vec<Arc<str>>,
+    /// When it runs.
+    pub schedule: Schedule,
+    /// An alert if a run has not succeeded in time.
+    pub deadline: Option<Deadline>,
 }
 
 impl Default for DagSettings {
@@ -85,6 +90,8 @@ impl Default for DagSettings {
             fail_fast: false,
             max_consecutive_failed_dag_runs: 0,
             alerts: Vec::new(),
+            schedule: Schedule::default(),
+            deadline: None,
         }
     }
 }
@@ -310,7 +317,7 @@ impl Dag {
     }
 
     /// Names of the pools in use, in ascending order.
-    pub fn pools(&self) -> &[PoolName] {
+    pub(super) fn pools(&self) -> &[PoolName] {
         &self.derived.pools
     }
 

@@ -2,8 +2,8 @@
 //! chance, no IO, no hash-map order; equal arguments give equal answers.
 //!
 //! Read [`state`] (the one table), [`dag`], [`run`], then [`step`](mod@step), which uses `apply` for inputs,
-//! `plan` for what follows and `admit` for limits. [`select`] chooses instances for a clear, [`why`](mod@why)
-//! says what an instance waits for.
+//! `plan` for what follows and `admit` for limits. [`timetable`] says when runs are due, [`select`] chooses
+//! instances for a clear, [`why`](mod@why) says what an instance waits for.
 
 mod admit;
 mod apply;
@@ -21,4 +21,5 @@ pub mod select;
 pub mod state;
 pub mod step;
 pub mod task;
+pub mod timetable;
 pub mod why;

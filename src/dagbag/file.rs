@@ -12,26 +12,23 @@ use super::keys::{DAG_ALIASES, DagKeys};
 use super::links::link;
 use super::params::ParamSpec;
 use super::problem::{Place, Problem};
-use super::schedule::{Deadline, Schedule};
+use super::schedule;
 use super::schemas::SCHEMAS;
 use super::shape::{Shape, shown};
 use super::yaml::{Node, Tree, documents};
 use crate::core::dag::{Dag, DagSettings, Overlap};
 use crate::core::ids::{DagHash, DagId, Timestamp};
+use crate::core::timetable::Schedule;
 
-/// A DAG as a file says it: what runs, when, and the words for people.
+/// A DAG as a file says it: what runs and when, and the words for people.
 #[derive(Debug, Clone)]
 pub struct DagFile {
     /// What runs.
     pub dag: Dag,
     /// The document as canonical JSON: its hash is the DAG's, and [`dag_from_source`] reads it back.
     pub source: String,
-    /// When it runs.
-    pub schedule: Schedule,
     /// Its parameters.
     pub params: ParamSpec,
-    /// An alert if a run has not succeeded in time.
-    pub deadline: Option<Deadline>,
     /// One line for people.
     pub description: Option<String>,
     /// A page for people, in Markdown.
@@ -55,10 +52,16 @@ impl DagFile {
         self.params.resolve(given)
     }
 
+    /// When it runs.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.dag.settings.schedule
+    }
+
     /// The span of data that a run by hand at `date` stands for, see [`Schedule::data_interval`].
     #[must_use]
     pub fn data_interval(&self, date: Timestamp) -> (Timestamp, Timestamp) {
-        self.schedule.data_interval(date)
+        self.schedule().data_interval(date)
     }
 }
 
@@ -78,20 +81,12 @@ pub fn load_text(text: &str) -> (Vec<DagFile>, Vec<Problem>) {
 /// # Errors
 /// If the text is not of this program's making, or a kind of task is missing in this build.
 pub fn dag_from_source(source: &str) -> Result<Dag, Vec<Problem>> {
-    file_from_source(source).map(|file| file.dag)
-}
-
-/// As [`dag_from_source`], with everything that the file said.
-///
-/// # Errors
-/// As there.
-pub fn file_from_source(source: &str) -> Result<DagFile, Vec<Problem>> {
     let mut problems = Vec::new();
     let value: Value = serde_json::from_str(source).map_err(|error| {
         vec![Problem::at(Place::default(), format!("the stored DAG cannot be read: {error}"))]
     })?;
     match read(Node::from_json(&value), "", &mut problems) {
-        Some(file) => Ok(file),
+        Some(file) => Ok(file.dag),
         None => Err(problems),
     }
 }
@@ -112,7 +107,7 @@ fn read(mut root: Node, text: &str, problems: &mut Vec<Problem>) -> Option<DagFi
     problems.append(&mut drafts.problems);
     let (tasks, groups) = (std::mem::take(&mut drafts.tasks), std::mem::take(&mut drafts.groups));
     drop(drafts);
-    let schedule = keys.as_ref().map(|keys| Schedule::read(keys, &root, problems));
+    let schedule = keys.as_ref().map(|keys| schedule::read(keys, &root, problems)).unwrap_or_default();
     let id = keys.as_ref().and_then(|keys| match DagId::parse(&keys.dag_id) {
         Ok(id) => Some(id),
         Err(error) => {
@@ -121,19 +116,17 @@ fn read(mut root: Node, text: &str, problems: &mut Vec<Problem>) -> Option<DagFi
         }
     });
     let (source, hash) = fingerprint(&root);
-    let settings = keys.as_ref().map(settings).unwrap_or_default();
+    let settings = keys.as_ref().map(|keys| settings(keys, schedule)).unwrap_or_default();
     let name = id.unwrap_or_else(|| DagId::parse(UNNAMED).expect("the constant is a valid name"));
     let dag = link(name, hash, settings, tasks, &groups, problems)?;
-    let (keys, schedule) = (keys?, schedule?);
+    let keys = keys?;
     if problems.len() > before {
         return None;
     }
     Some(DagFile {
         dag,
         source,
-        schedule,
         params,
-        deadline: Deadline::read(&keys),
         description: keys.description,
         doc_md: keys.doc_md,
         owner: keys.owner,
@@ -182,7 +175,7 @@ fn dag_keys(root: &Node, problems: &mut Vec<Problem>) -> Option<DagKeys> {
     }
 }
 
-fn settings(keys: &DagKeys) -> DagSettings {
+fn settings(keys: &DagKeys, schedule: Schedule) -> DagSettings {
     DagSettings {
         max_active_runs: keys.max_active_runs,
         overlap: Overlap::parse(&keys.overlap).expect("the schema allows only these"),
@@ -191,5 +184,7 @@ fn settings(keys: &DagKeys) -> DagSettings {
         fail_fast: keys.fail_fast,
         max_consecutive_failed_dag_runs: keys.max_consecutive_failed_dag_runs,
         alerts: keys.alerts.iter().map(|name| Arc::from(name.as_str())).collect(),
+        schedule,
+        deadline: schedule::deadline(keys),
     }
 }

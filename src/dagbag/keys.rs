@@ -60,8 +60,8 @@ pub(super) struct DagKeys {
     pub(super) catchup: bool,
     /// Missed instants older than this are skipped.
     pub(super) catchup_window: Option<Span>,
-    /// At most so many missed instants are made up for.
-    #[schemars(range(min = 1))]
+    /// At most so many missed instants are made up for, the latest ones.
+    #[schemars(range(min = 1, max = 100_000))]
     pub(super) catchup_max: Option<u32>,
     /// Runs at once.
     #[serde(default = "max_active_runs")]
@@ -121,14 +121,19 @@ pub(super) struct EveryKeys {
 pub(super) struct AssetsKeys {
     /// Which assets.
     pub(super) assets: AssetsCondition,
+    /// If given, the clock must have struck as well: a cron text, or several.
+    pub(super) cron: Option<OneOrMany>,
 }
 
 /// Which assets must be new.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(extend("x-expected" = "the name of an asset, a list of them, `{all: […]}` or `{any: […]}`"))]
 pub(super) enum AssetsCondition {
+    /// This one.
+    One(String),
     /// Every one of them.
-    List(Vec<String>),
+    List(Vec<AssetsCondition>),
     /// Every one of them.
     All(AllKeys),
     /// One of them.
@@ -139,16 +144,18 @@ pub(super) enum AssetsCondition {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AllKeys {
-    /// Names of assets.
-    pub(super) all: Vec<String>,
+    /// Names of assets, or conditions.
+    #[schemars(length(min = 1))]
+    pub(super) all: Vec<AssetsCondition>,
 }
 
 /// One of them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnyKeys {
-    /// Names of assets.
-    pub(super) any: Vec<String>,
+    /// Names of assets, or conditions.
+    #[schemars(length(min = 1))]
+    pub(super) any: Vec<AssetsCondition>,
 }
 
 /// On received events, in batches.

@@ -39,7 +39,7 @@ fn differs(actual: &str, file: &Path) -> Option<String> {
 fn meaning(file: &DagFile) -> String {
     let mut text = String::new();
     let dag = &file.dag;
-    writeln!(text, "{}: {}", dag.id, file.schedule.describe()).unwrap();
+    writeln!(text, "{}: {}", dag.id, file.schedule().describe()).unwrap();
     writeln!(text, "{:?}", dag.settings).unwrap();
     for task in dag.tasks() {
         writeln!(text, "- {} ({}) spec={} extra={}", task.id, task.kind, task.spec, task.extra).unwrap();

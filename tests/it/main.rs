@@ -19,3 +19,4 @@ mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;
 mod store;
+mod timetable;
