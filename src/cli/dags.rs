@@ -1,4 +1,4 @@
-//! `mainspring dags list | show | graph`: what the DAG files say.
+//! `mainspring dags list | show | graph | next`: what the DAG files say.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::{CliError, Globals, Output, print_json, print_line, table};
+use super::{CliError, Globals, Output, next, print_json, print_line, table};
 use crate::core::dag::{Because, Dag, Edge, TaskIx};
 use crate::dagbag::{self, Bag, DagFile};
 
@@ -28,6 +28,8 @@ pub(super) enum Dags {
         #[arg(long, default_value = "text")]
         format: Format,
     },
+    /// Print the next instants at which a DAG is due, on the wall clock of its zone and in UTC
+    Next(next::Next),
 }
 
 /// What a graph is drawn in.
@@ -54,6 +56,7 @@ pub(super) fn run(command: &Dags, globals: &Globals) -> Result<(), CliError> {
             });
             Ok(())
         }
+        Dags::Next(args) => next::run(args, &find(&args.dag, globals)?, globals),
     }
 }
 
@@ -68,7 +71,7 @@ fn list(globals: &Globals) -> Result<(), CliError> {
                 rows.add_row([
                     file.dag.id.to_string(),
                     file.dag.tasks().len().to_string(),
-                    file.schedule.describe(),
+                    file.schedule().describe(),
                     file.owner.clone().unwrap_or_default(),
                     file.tags.join(", "),
                     file.path.display().to_string(),
@@ -89,7 +92,7 @@ fn summary(file: &DagFile) -> Value {
         "description": file.description,
         "owner": file.owner,
         "tags": file.tags,
-        "schedule": file.schedule.describe(),
+        "schedule": file.schedule().describe(),
         "tasks": file.dag.tasks().len(),
         "file": file.path,
         "hash": &*file.dag.hash.0,
@@ -140,7 +143,7 @@ fn show(file: &DagFile, output: Output) {
         all["tasks"] = Value::Array(tasks);
         return print_json(&all);
     }
-    print_line(&format!("{} ({})", dag.id, file.schedule.describe()));
+    print_line(&format!("{} ({})", dag.id, file.schedule().describe()));
     if let Some(description) = &file.description {
         print_line(description);
     }
