@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mainspring::core::dag::{Because, Dag, DagSettings, Edge, Task};
 use mainspring::core::ids::{DagHash, DagId, RunId, RunKey, SessionId, TaskId, Timestamp};
-use mainspring::core::run::{Capacity, Input, LocalSlots, Outcome, Outputs, Run, RunBirth, RunType};
+use mainspring::core::run::{Capacity, Input, Outcome, Outputs, Run, RunBirth, RunType, WorkerSlots};
 use mainspring::core::step::step;
 
 fn main() {
@@ -28,7 +28,7 @@ fn measure(name: &str, count: usize, upstreams: impl Fn(usize) -> Vec<usize>) {
     let queues = vec![dag.task(0).queue.clone()];
     let session = SessionId::parse("worker").expect("a valid id");
     let room =
-        Capacity { local: Some(LocalSlots { session, free: 1_000_000, queues }), ..Capacity::default() };
+        Capacity { workers: vec![WorkerSlots { session, free: 1_000_000, queues }], ..Capacity::default() };
     let begin = Instant::now();
     let mut claims = step(&dag, &mut run, &[Input::Tick], &room, Timestamp(0)).claims;
     let mut steps = 1;

@@ -1,9 +1,11 @@
 //! Opens the home: the store, and what attempts share.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{CliError, Globals};
+use crate::core::ids::{BadId, PoolName};
 use crate::dagbag::{self, Bag, DagFile};
 use crate::store::Store;
 use crate::tasks::Shared;
@@ -23,6 +25,24 @@ pub(super) async fn open_store(globals: &Globals) -> Result<Store, CliError> {
 /// Opens the database of run state for reading, also while another process owns the home.
 pub(super) async fn open_reader(globals: &Globals) -> Result<Store, CliError> {
     Ok(Store::open_reader(&globals.config.database).await?)
+}
+
+/// The database as it may be shown: without a password.
+pub(super) fn shown(globals: &Globals) -> String {
+    match globals.config.database.split_once('@') {
+        Some((before, host)) if globals.config.database.starts_with("postgres") => {
+            let scheme = before.split("://").next().unwrap_or("postgres");
+            format!("{scheme}://…@{host}")
+        }
+        Some(_) | None => globals.config.database.clone(),
+    }
+}
+
+/// Pools with a limit, as the settings say.
+pub(super) fn pools(globals: &Globals) -> Result<BTreeMap<PoolName, u32>, CliError> {
+    let pool = |(name, &slots): (&String, &u32)| Ok((PoolName::parse(name)?, slots));
+    let pools: Result<_, BadId> = globals.config.pools.iter().map(pool).collect();
+    pools.map_err(|e| CliError::User(e.to_string()))
 }
 
 /// What attempts of this process share. `base` is the folder that `file:` in DAG files is relative to.

@@ -12,11 +12,14 @@ use crate::config::{Config, ConfigError, Said};
 use crate::store::{Durability, ErrorClass, StoreError};
 
 mod bench;
+mod change;
 mod check;
 mod dags;
 mod db;
+mod door;
 mod fmt;
 mod home;
+mod local;
 mod next;
 mod progress;
 mod run;

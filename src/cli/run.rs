@@ -1,25 +1,24 @@
 //! `run`: runs DAGs once, now, without a server.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
-use serde_json::{Map, Value};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
-
 use super::home::{self, Found};
 use super::progress::Progress;
-use super::{CliError, Globals, Output, print_json, print_line, runs};
-use crate::control::{self, Assignment, Control};
-use crate::core::dag::DEFAULT_QUEUE;
-use crate::core::ids::{Fence, PoolName, QueueName, RunId, RunKey, SessionId, TaskId, Timestamp};
-use crate::core::run::{Outcome, RunBirth, RunType, TiRef, UNMAPPED};
+use super::{CliError, Globals, Output, local, print_json, print_line, runs};
+use crate::control::{self, Assignment, Control, Scope};
+use crate::core::ids::{Fence, RunId, RunKey, TaskId, Timestamp};
+use crate::core::run::{Input, Outcome, RunBirth, RunType, TiRef, UNMAPPED};
 use crate::core::state::RunState;
-use crate::store::{Created, Store, StoreError};
+use crate::store::{Created, Store};
 use crate::{engine, worker};
+use clap::Args;
+use serde_json::{Map, Value};
+
+/// How often to look for what other processes on the same database did to the runs.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Tries of a write while the database cannot be reached; together about half a minute.
+const TRIES_MAX: u32 = 10;
 
 /// Run DAGs once, now, without a server.
 #[derive(Args)]
@@ -48,108 +47,74 @@ pub(super) async fn run(args: Run, globals: Globals) -> Result<(), CliError> {
         found.iter().map(|found| birth(found, logical_date, &given)).collect::<Result<Vec<_>, _>>()?;
     let store = home::open_store(&globals).await?;
     let progress = Progress::new(args.quiet || globals.output == Output::Json);
-    let Started { control, driver, worker, attempts } = start(&globals, &store, &found, progress)?;
-    let mut ends = Vec::new();
-    for (found, birth) in found.into_iter().zip(births) {
-        let key = birth.key.clone();
-        ends.push((key, begin(&store, &control, found, birth).await?));
-    }
-    let interrupts = tokio::spawn(interrupts(control.clone()));
+    let (control, driver) = control::start(store.clone(), settings(&globals, progress)?);
+    let base = found.first().map(|f| f.base.clone()).unwrap_or_default();
+    let worker = worker::Settings {
+        shared: home::shared(&globals, base)?,
+        logs: globals.config.logs(),
+        now: engine::now,
+        trace: None,
+    };
+    let worker = local::start(&control, worker, globals.config.slots).await?;
+    let keys: Vec<RunKey> = births.iter().map(|birth| birth.key.clone()).collect();
+    let interrupts = tokio::spawn(interrupts(control.clone(), keys.clone()));
     let mut states = Vec::new();
-    for (key, end) in ends {
+    for (found, birth) in found.into_iter().zip(births) {
+        begin(&control, found, &birth).await?;
+    }
+    for key in keys {
+        let end = control.follow(key.clone()).await;
         // Without a state the driver has failed; its error is told below.
         states.push((key, end.await.ok()));
     }
     interrupts.abort();
     // Attempts of a cancelled run have been asked to stop: their programs get their grace.
-    attempts.close();
-    if tokio::time::timeout(STOP_GRACE, attempts.wait()).await.is_err() {
-        eprintln!("some programs did not stop in time and are left to themselves");
-    }
+    worker.stop().await;
     drop(control);
-    worker.abort();
     driver.await.map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
     finish(&store, &globals, &states).await
 }
 
-/// What works for as long as the process does.
-struct Started {
-    control: Control,
-    driver: JoinHandle<Result<(), StoreError>>,
-    worker: JoinHandle<()>,
-    attempts: TaskTracker,
-}
-
-/// How long attempts that were asked to stop may take; a little more than the worker gives each.
-const STOP_GRACE: Duration = Duration::from_secs(15);
-
-/// Starts the task that owns runs, and the worker of this process.
-fn start(globals: &Globals, store: &Store, found: &[Found], progress: Progress) -> Result<Started, CliError> {
-    let mut pools = BTreeMap::new();
-    for (name, &slots) in &globals.config.pools {
-        pools.insert(PoolName::parse(name).map_err(|e| CliError::User(e.to_string()))?, slots);
-    }
-    let settings = control::Settings {
-        slots: globals.config.slots,
-        queues: vec![QueueName::parse(DEFAULT_QUEUE).expect("the constant is a valid name")],
-        session: session(),
-        pools,
+/// This process works on the runs it was asked for, whatever else the home holds.
+fn settings(globals: &Globals, progress: Progress) -> Result<control::Settings, CliError> {
+    Ok(control::Settings {
         now: engine::now,
+        scope: Scope::Own { pools: home::pools(globals)? },
+        poll_every: POLL_EVERY,
+        tries_max: Some(TRIES_MAX),
         watch: Some(Box::new(move |dag, birth, decision, at| progress.show(dag, birth, decision, at))),
-    };
-    let base = found.first().map(|f| f.base.clone()).unwrap_or_default();
-    let worker_settings = worker::Settings {
-        shared: home::shared(globals, base)?,
-        logs: globals.config.logs(),
-        now: engine::now,
-        trace: None,
-    };
-    let (handouts, inbox) = mpsc::unbounded_channel();
-    let (control, driver) = control::start(store.clone(), settings, handouts);
-    let attempts = TaskTracker::new();
-    let worker = tokio::spawn(worker::run(worker_settings, control.clone(), inbox, attempts.clone()));
-    Ok(Started { control, driver, worker, attempts })
-}
-
-pub(super) fn session() -> SessionId {
-    let name = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-    SessionId::parse(&name).expect("digits and letters make a valid id")
+    })
 }
 
 /// Takes up the run: new, unfinished, or finished and to be run again.
-async fn begin(
-    store: &Store,
-    control: &Control,
-    found: Found,
-    birth: RunBirth,
-) -> Result<oneshot::Receiver<RunState>, CliError> {
+async fn begin(control: &Control, found: Found, birth: &RunBirth) -> Result<(), CliError> {
     let dag = Arc::new(found.file.dag);
+    let (store, key) = (control.store(), &birth.key);
     store.put_dag_version(&dag.hash, &dag.id, &found.file.source).await?;
-    let key = birth.key.clone();
-    if let Created::New(run) = store.create_run(&birth, &dag).await? {
-        return Ok(control.drive(run, dag, BTreeMap::new()).await);
+    if let Created::New(_) = control.create(birth, &dag).await? {
+        return Ok(());
     }
-    let run = store.load_run(&key, &dag).await?.ok_or_else(|| {
+    let run = store.load_run(key, &dag).await?.ok_or_else(|| {
         CliError::Environment(format!(
             "the run `{}` was there and is gone: is something pruning it?",
             key.run_id
         ))
     })?;
     if run.state.is_final() {
-        return Ok(control.rerun(run, dag).await);
+        let tis = run.instances().map(|(ti, _)| ti).collect();
+        return control
+            .apply(key.clone(), Input::Clear { tis })
+            .await
+            .map_err(|e| CliError::User(e.to_string()));
     }
     eprintln!("going on with the unfinished run {}", key.run_id);
-    let mut outputs = BTreeMap::new();
-    for ((task_id, map_index), json) in store.outputs(&key).await? {
-        if let Some(task) = dag.find(&task_id) {
-            outputs.insert(TiRef { task, map_index }, json.into());
-        }
-    }
-    Ok(control.drive(run, dag, outputs).await)
+    control.wake(key.clone()).await;
+    control.poll().await;
+    Ok(())
 }
 
 /// The first Ctrl-C cancels the runs, the second ends the process.
-async fn interrupts(control: Control) {
+async fn interrupts(control: Control, keys: Vec<RunKey>) {
     let mut asked = false;
     while tokio::signal::ctrl_c().await.is_ok() {
         if asked {
@@ -158,7 +123,14 @@ async fn interrupts(control: Control) {
         }
         asked = true;
         eprintln!("cancelling; press Ctrl-C again to stop at once");
-        control.cancel_all().await;
+        let (control, keys) = (control.clone(), keys.clone());
+        tokio::spawn(async move {
+            for key in keys {
+                if let Err(refused) = control.apply(key.clone(), Input::Cancel).await {
+                    tracing::info!(run = %key.run_id, %refused, "nothing is cancelled");
+                }
+            }
+        });
     }
 }
 

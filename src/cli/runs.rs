@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CliError, Globals, Output, home, print_json, print_line, table};
+use super::{CliError, Globals, Output, change, home, print_json, print_line, table};
 use crate::core::ids::{DagId, RunId, RunKey, TaskId, Timestamp};
 use crate::core::state::{RunState, TaskState};
 use crate::store::{InstanceRow, RunFilter, RunSummary, Store};
@@ -38,6 +38,14 @@ pub(super) enum Runs {
         #[arg(value_name = "RUN")]
         run_id: Option<String>,
     },
+    /// Clear task instances: they run again
+    Clear(change::Clear),
+    /// Say how task instances ended
+    Mark(change::Mark),
+    /// End a run: its programs get TERM, and KILL after their grace
+    Cancel(change::Cancel),
+    /// Say what each task instance waits for
+    Why(change::Why),
 }
 
 pub(super) async fn run(command: Runs, globals: Globals) -> Result<(), CliError> {
@@ -48,6 +56,10 @@ pub(super) async fn run(command: Runs, globals: Globals) -> Result<(), CliError>
             let store = home::open_reader(&globals).await?;
             list(&store, &globals, dag_id.as_ref(), state, limit).await
         }
+        Runs::Clear(args) => change::clear(args, &globals).await,
+        Runs::Mark(args) => change::mark(args, &globals).await,
+        Runs::Cancel(args) => change::cancel(args, &globals).await,
+        Runs::Why(args) => change::why(args, &globals).await,
         Runs::Show { dag_id, run_id } => {
             let store = home::open_reader(&globals).await?;
             let key = find_run(&store, &dag_id, run_id.as_deref()).await?;

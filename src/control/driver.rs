@@ -1,4 +1,4 @@
-//! The task that owns every active run.
+//! The task that holds the runs: it takes orders, steps what they touch, and carries out what is committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,65 +7,105 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::active::{Active, InFlight};
-use super::room::{self, Held};
-use super::{Assignment, Handout, Order, Report, Settings};
-use crate::core::dag::Dag;
-use crate::core::ids::{RunKey, Timestamp};
-use crate::core::run::{Decision, Input, Instances, Run, TiRef, UNMAPPED};
-use crate::core::state::RunState;
+use super::entry::{Entry, InFlight, Posted, Stage, Value, judge};
+use super::lines::{Line, Timers};
+use super::load::{Dags, Loaded, load};
+use super::patience::{at, patiently, until};
+use super::poll::{Asked, Polled, look};
+use super::workers::Workers;
+use super::{Handout, Order, Refused, Report, Scope, Settings};
+use crate::core::ids::{DagId, PoolName, RunKey, Timestamp};
+use crate::core::run::{Decision, Input};
 use crate::core::step::step;
-use crate::store::{Store, StoreError};
+use crate::store::{Room, Store, StoreError};
 
-/// How often a commit is tried again while the database cannot be reached, with growing waits.
-const COMMIT_TRIES_MAX: u32 = 8;
-/// The first of these waits.
-const COMMIT_WAIT: Duration = Duration::from_millis(100);
+/// How soon a run is looked at again that waits for room which nobody here may give back.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
+/// Runs woken by freed slots of a pool.
+const WOKEN_MAX: usize = 16;
 
-/// How a commit ended: the run, and its new version.
-type Committed = (RunKey, Result<i64, StoreError>);
+/// What was done outside of this task.
+pub(super) enum Done {
+    Loaded(RunKey, Box<Result<Option<Loaded>, StoreError>>),
+    Measured(RunKey, Box<Result<Room, StoreError>>),
+    Committed(RunKey, Result<i64, StoreError>),
+    Polled(Box<Result<Polled, StoreError>>),
+}
 
 pub(super) struct Driver {
-    store: Store,
-    settings: Settings,
-    handouts: mpsc::UnboundedSender<Handout>,
-    runs: BTreeMap<RunKey, Active>,
+    pub(super) store: Store,
+    pub(super) settings: Settings,
+    dags: Dags,
+    pub(super) workers: Workers,
+    pub(super) runs: BTreeMap<RunKey, Entry>,
     /// Runs to be stepped before the task sleeps again.
     dirty: BTreeSet<RunKey>,
-    slots_free: u32,
-    commits: FuturesUnordered<BoxFuture<'static, Committed>>,
+    /// Runs with instances that wait for a worker.
+    pub(super) waiting: Line,
+    /// Runs with instances that wait for room.
+    blocked: Line,
+    /// Runs whose room is to be measured, and the one that is between its measurement and the answer to its
+    /// commit: one at a time, so that no two runs of this process use the same room.
+    to_measure: Line,
+    measured: Option<RunKey>,
+    timers: Timers,
+    /// Runs that cannot be read or written, by the version at which that was found.
+    pub(super) broken: BTreeMap<RunKey, i64>,
+    pub(super) paused: BTreeSet<DagId>,
+    pub(super) limited: BTreeSet<PoolName>,
+    pub(super) work: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) polling: bool,
+    pub(super) poll_at: Instant,
 }
 
 impl Driver {
-    pub(super) fn new(store: Store, settings: Settings, handouts: mpsc::UnboundedSender<Handout>) -> Self {
+    pub(super) fn new(store: Store, settings: Settings, dags: Dags) -> Self {
         Self {
-            store,
-            slots_free: settings.slots,
+            store: if matches!(settings.scope, Scope::All) { store } else { store.uncounted() },
             settings,
-            handouts,
+            dags,
+            workers: Workers::default(),
             runs: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            commits: FuturesUnordered::new(),
+            waiting: Line::default(),
+            blocked: Line::default(),
+            to_measure: Line::default(),
+            measured: None,
+            timers: Timers::default(),
+            broken: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            limited: BTreeSet::new(),
+            work: FuturesUnordered::new(),
+            polling: false,
+            poll_at: Instant::now(),
         }
     }
 
     /// Works until every handle is gone and nothing is under way.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<(), StoreError> {
+        let asked = Asked {
+            all: matches!(self.settings.scope, Scope::All),
+            queues: BTreeSet::new(),
+            overdue: (self.settings.now)(),
+        };
+        // Limits of pools and pauses are known before the first step.
+        let first = patiently(self.settings.tries_max, "the database", || look(&self.store, &asked)).await;
+        self.polled(first);
         let mut open = true;
-        while open || !self.commits.is_empty() {
-            let due_in = self.due_in();
+        while open || !self.work.is_empty() {
+            let due_in = self.timers.first().map(|at| at.since((self.settings.now)()));
             tokio::select! {
                 biased;
-                Some((key, committed)) = self.commits.next(), if !self.commits.is_empty() => {
-                    self.committed(&key, committed).await?;
-                }
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.done(done)?,
                 order = orders.recv(), if open => match order {
                     Some(order) => self.take(order),
                     None => open = false,
                 },
                 () = until(due_in) => self.due(),
+                () = at(self.poll_at), if open && !self.polling => self.poll(),
             }
             while let Ok(order) = orders.try_recv() {
                 self.take(order);
@@ -77,261 +117,361 @@ impl Driver {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Drive { run, dag, outputs, ended } => self.adopt(*run, dag, outputs, Input::Tick, ended),
-            Order::Rerun { run, dag, ended } => {
-                let tis = all_instances(&run);
-                self.adopt(*run, dag, BTreeMap::new(), Input::Clear { tis }, ended);
+            Order::Adopt { run, dag } => {
+                let key = run.birth.key.clone();
+                if !self.runs.contains_key(&key) {
+                    let value = Value::new(*run, dag, BTreeMap::new());
+                    self.runs.insert(key.clone(), Entry::new(Some(value)));
+                }
+                self.post(key, Posted::tick());
             }
-            Order::Report(Report { key, ti, fence, outcome }) => {
-                self.slots_free += 1;
-                self.put(&key, Input::Reported { ti, fence, outcome });
+            Order::Input { key, input, reply } => self.post(key, Posted { input, reply, again: false }),
+            Order::Report { report: Report { session, key, ti, fence, outcome }, reply } => {
+                self.workers.ended(&session);
+                self.post(key, Posted { input: Input::Reported { ti, fence, outcome }, reply, again: false });
                 self.wake_waiting();
             }
-            Order::CancelAll => {
-                let keys: Vec<_> = self.runs.keys().cloned().collect();
-                for key in keys {
-                    self.put(&key, Input::Cancel);
+            Order::Lost(orphan) => self.lost(&orphan),
+            Order::Follow { key, ended } => {
+                self.post(key.clone(), Posted::tick());
+                if let Some(entry) = self.runs.get_mut(&key) {
+                    entry.follow(ended);
                 }
             }
+            Order::Enlist { worker, handouts } => {
+                self.workers.enlist(worker, handouts);
+                self.wake_waiting();
+                self.poll_soon();
+            }
+            Order::Offer { session, free, done } => {
+                self.workers.offer(&session, free);
+                if done.send(()).is_err() {
+                    self.workers.offer(&session, 0);
+                }
+                self.wake_waiting();
+            }
+            Order::Dismiss { session } => self.workers.dismiss(&session),
+            Order::Poll => self.poll_soon(),
         }
     }
 
-    fn adopt(
-        &mut self,
-        run: Run,
-        dag: Arc<Dag>,
-        outputs: BTreeMap<TiRef, Arc<str>>,
-        first: Input,
-        ended: oneshot::Sender<RunState>,
-    ) {
-        let key = run.birth.key.clone();
-        if let Some(active) = self.runs.get_mut(&key) {
-            active.also_tell(ended);
-            return;
-        }
-        let lost = lost_instances(&run);
-        let mut active = Active::new(run, dag, outputs, ended);
-        active.inbox.extend(lost);
-        active.inbox.push(first);
-        self.runs.insert(key.clone(), active);
+    pub(super) fn post(&mut self, key: RunKey, posted: Posted) {
+        self.runs.entry(key.clone()).or_insert_with(|| Entry::new(None)).inbox.push(posted);
         self.dirty.insert(key);
     }
 
-    fn put(&mut self, key: &RunKey, input: Input) {
-        if let Some(active) = self.runs.get_mut(key) {
-            active.inbox.push(input);
-            self.dirty.insert(key.clone());
+    /// Free slots: runs that wait for some look again, as many as there are slots, in their order.
+    pub(super) fn wake_waiting(&mut self) {
+        for key in self.waiting.front(self.workers.free() as usize) {
+            self.wake(key);
         }
     }
 
-    /// Room was given back: runs that wait for some look again.
-    fn wake_waiting(&mut self) {
-        for (key, active) in &mut self.runs {
-            let waits = (active.held.queued > 0 && self.slots_free > 0)
-                || active.held.scheduled > 0
-                || active.run.state == RunState::Queued;
-            if waits && self.dirty.insert(key.clone()) {
-                active.inbox.push(Input::Tick);
-            }
+    fn wake(&mut self, key: RunKey) {
+        if let Some(entry) = self.runs.get_mut(&key)
+            && entry.inbox.is_empty()
+        {
+            self.post(key, Posted::tick());
         }
-    }
-
-    fn due_in(&self) -> Option<Duration> {
-        let first = self.runs.values().filter(|a| a.in_flight.is_none()).filter_map(|a| a.next_due).min()?;
-        Some(first.since((self.settings.now)()))
     }
 
     fn due(&mut self) {
         let now = (self.settings.now)();
-        for (key, active) in &mut self.runs {
-            if active.in_flight.is_none() && active.next_due.is_some_and(|at| at <= now) {
-                active.next_due = None;
-                active.inbox.push(Input::Tick);
-                self.dirty.insert(key.clone());
+        while let Some((at, key)) = self.timers.pop(now) {
+            if let Some(entry) = self.runs.get_mut(&key)
+                && entry.next_due == Some(at)
+            {
+                entry.next_due = None;
+                self.wake(key);
             }
         }
     }
 
-    /// Steps every dirty run whose last commit has been answered; the others stay dirty.
+    /// Begins what every dirty run needs next, those of a better rank first; runs with something under way are
+    /// looked at when it is done.
     fn step_dirty(&mut self) {
-        let keys: Vec<_> = self.dirty.iter().cloned().collect();
-        for key in keys {
-            let Some(active) = self.runs.get(&key) else {
-                self.dirty.remove(&key);
-                continue;
-            };
-            if active.in_flight.is_none() {
-                self.dirty.remove(&key);
-                self.step_run(&key);
+        loop {
+            let dirty = std::mem::take(&mut self.dirty);
+            let ranked = dirty.into_iter().filter_map(|key| Some((self.runs.get(&key)?.rank(), key)));
+            let mut ready: Vec<_> = ranked.collect();
+            ready.sort();
+            for (_, key) in ready {
+                self.advance(key);
+            }
+            while self.measured.is_none()
+                && let Some(key) = self.to_measure.pop()
+            {
+                self.advance(key);
+            }
+            if self.dirty.is_empty() {
+                return;
             }
         }
     }
 
-    fn step_run(&mut self, key: &RunKey) {
+    fn advance(&mut self, key: RunKey) {
+        let Some(entry) = self.runs.get(&key) else { return };
+        if !entry.is_idle() || entry.inbox.is_empty() {
+            return;
+        }
+        let tries = self.settings.tries_max;
+        let store = self.store.clone();
+        let Some(value) = entry.value.as_deref() else {
+            self.enter(&key, Stage::Loading);
+            let dags = self.dags.clone();
+            self.work.push(Box::pin(async move {
+                let what = "a run cannot be loaded";
+                let loaded = patiently(tries, what, || load(&store, &dags, &key)).await;
+                Done::Loaded(key, Box::new(loaded))
+            }));
+            return;
+        };
+        match self.asks_room(value) {
+            None => self.step_run(&key, Room::default()),
+            Some(_) if self.measured.is_some() => self.to_measure.set(entry.rank(), &key, true),
+            Some(asked) => {
+                self.measured = Some(key.clone());
+                self.enter(&key, Stage::Measuring);
+                self.work.push(Box::pin(async move {
+                    let what = "room cannot be measured";
+                    let room = patiently(tries, what, || store.room(&key, asked)).await;
+                    Done::Measured(key, Box::new(room))
+                }));
+            }
+        }
+    }
+
+    fn enter(&mut self, key: &RunKey, stage: Stage) {
+        self.runs.get_mut(key).expect("it was looked up before").stage = stage;
+    }
+
+    fn done(&mut self, done: Done) -> Result<(), StoreError> {
+        match done {
+            Done::Loaded(key, loaded) => self.loaded(&key, *loaded),
+            Done::Measured(key, room) => {
+                self.enter(&key, Stage::Idle);
+                match *room {
+                    Ok(room) => self.step_run(&key, room),
+                    Err(error) => self.give_up(&key, &error)?,
+                }
+                Ok(())
+            }
+            Done::Committed(key, result) => self.committed(&key, result),
+            Done::Polled(polled) => {
+                self.polled(*polled);
+                Ok(())
+            }
+        }
+    }
+
+    fn loaded(&mut self, key: &RunKey, loaded: Result<Option<Loaded>, StoreError>) -> Result<(), StoreError> {
+        self.enter(key, Stage::Idle);
+        let loaded = match loaded {
+            Err(error) => return self.give_up(key, &error),
+            Ok(loaded) => loaded,
+        };
+        let Some(loaded) = loaded else {
+            if let Some(entry) = self.drop_entry(key) {
+                for posted in entry.inbox {
+                    posted.answer(Err(Refused::NoSuchRun));
+                }
+            }
+            return Ok(());
+        };
+        let value = Value::of(loaded);
+        let entry = self.runs.get_mut(key).expect("it was looked up above");
+        for claim in std::mem::take(&mut entry.unsure) {
+            if value.stands(&claim) {
+                self.workers.take(&claim.session);
+                self.workers.hand_out(&claim.session, Handout::Begin(value.assignment(&claim)));
+            }
+        }
+        for (ti, fence) in entry.lost_claims(&value) {
+            self.workers.stop(key, ti, fence);
+        }
+        entry.put(value);
+        self.dirty.insert(key.clone());
+        Ok(())
+    }
+
+    /// A run that cannot be read or written is left alone until it changes. A process without patience ends.
+    fn give_up(&mut self, key: &RunKey, error: &StoreError) -> Result<(), StoreError> {
+        self.release(key);
+        let entry = self.drop_entry(key);
+        if self.settings.tries_max.is_some() {
+            return Err(error.clone());
+        }
+        tracing::error!(dag = %key.dag_id, run = %key.run_id, %error, "the run is left alone until it changes");
+        if let Some(entry) = entry {
+            let version = entry.value.as_deref().map_or(-1, |value| value.run.version);
+            self.broken.insert(key.clone(), version);
+            for posted in entry.inbox {
+                posted.answer(Err(Refused::Store(error.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_entry(&mut self, key: &RunKey) -> Option<Entry> {
+        let entry = self.runs.remove(key)?;
+        for line in [&mut self.waiting, &mut self.blocked, &mut self.to_measure] {
+            line.set(entry.rank(), key, false);
+        }
+        Some(entry)
+    }
+
+    /// The run is not between measurement and commit any more.
+    fn release(&mut self, key: &RunKey) {
+        if self.measured.as_ref() == Some(key) {
+            self.measured = None;
+        }
+    }
+
+    fn step_run(&mut self, key: &RunKey, room: Room) {
         let now = (self.settings.now)();
-        let own = &self.runs[key];
-        let others = self.runs.iter().filter(|(k, _)| *k != key).map(|(k, a)| (&k.dag_id, &a.held));
-        let room = room::capacity(&self.settings, self.slots_free, &key.dag_id, others, &own.held);
-        let active = self.runs.get_mut(key).expect("it was looked up above");
-        let inputs = std::mem::take(&mut active.inbox);
-        let decision = step(&active.dag, &mut active.run, &inputs, &room, now);
-        for (place, refusal) in &decision.refused {
-            tracing::debug!(run = %key.run_id, input = ?inputs[*place], %refusal, "input refused");
+        let room = self.capacity(key, room);
+        let entry = self.runs.get_mut(key).expect("it was looked up above");
+        let value = entry.value.as_deref_mut().expect("only a loaded run is stepped");
+        let posted = std::mem::take(&mut entry.inbox);
+        let inputs: Vec<Input> = posted.iter().map(|posted| posted.input.clone()).collect();
+        let mut decision = step(&value.dag, &mut value.run, &inputs, &room, now);
+        for claim in &decision.claims {
+            self.workers.take(&claim.session);
         }
-        active.next_due = decision.next_due;
-        self.slots_free -= u32::try_from(decision.claims.len()).expect("claims are bounded by free slots");
-        let freed = active.held.follow(&active.dag, &decision);
+        if value.run.waits_for_room() {
+            let again = now.plus(ROOM_AGAIN);
+            decision.next_due = Some(decision.next_due.map_or(again, |at| at.min(again)));
+        }
+        entry.next_due = decision.next_due;
+        if let Some(at) = decision.next_due {
+            self.timers.set(at, key);
+        }
+        let (for_worker, for_room) = (value.run.waits_for_worker(), value.run.waits_for_room());
+        self.waiting.set(entry.rank(), key, for_worker);
+        self.blocked.set(entry.rank(), key, for_room);
+        let frees = decision.changes.iter().any(|c| c.from.holds_slots() && !c.to.state.holds_slots());
         if decision.is_empty() {
-            if active.run.state.is_final() {
-                self.retire(key);
-            }
+            let again = judge(entry, &decision.refused, posted, false);
+            self.release(key);
+            self.rest(key, again);
         } else {
-            let decision = Arc::new(decision);
-            active.in_flight = Some(InFlight { inputs, decision: decision.clone(), at: now });
-            let commit = commit(
-                self.store.clone(),
-                active.dag.clone(),
-                key.clone(),
-                active.run.version,
-                decision,
-                now,
-            );
-            self.commits.push(Box::pin(commit));
+            self.commit(key, posted, decision, now);
         }
-        if freed {
-            self.wake_waiting();
+        if frees {
+            for key in self.blocked.front(WOKEN_MAX) {
+                self.wake(key);
+            }
         }
     }
 
-    async fn committed(&mut self, key: &RunKey, result: Result<i64, StoreError>) -> Result<(), StoreError> {
-        let Some(active) = self.runs.get_mut(key) else { return Ok(()) };
-        let Some(InFlight { inputs, decision, at }) = active.in_flight.take() else { return Ok(()) };
+    fn commit(&mut self, key: &RunKey, posted: Vec<Posted>, decision: Decision, now: Timestamp) {
+        let entry = self.runs.get_mut(key).expect("it was stepped");
+        let value = entry.value.as_deref().expect("it was stepped");
+        let (dag, version) = (value.dag.clone(), value.run.version);
+        let decision = Arc::new(decision);
+        entry.stage = Stage::Committing(InFlight { posted, decision: decision.clone(), at: now });
+        let (store, key, tries) = (self.store.clone(), key.clone(), self.settings.tries_max);
+        self.work.push(Box::pin(async move {
+            let commit = || store.commit(&dag, &key, version, &decision, now);
+            let committed = patiently(tries, "a commit failed", commit).await;
+            Done::Committed(key, committed)
+        }));
+    }
+
+    /// Nothing followed from a step. Refusals judged on a value that may be old are judged again on a fresh one.
+    fn rest(&mut self, key: &RunKey, again: bool) {
+        let Some(entry) = self.runs.get_mut(key) else { return };
+        if again {
+            entry.forget();
+            self.dirty.insert(key.clone());
+        } else if let Some(state) = entry.value.as_deref().map(|value| value.run.state)
+            && state.is_final()
+        {
+            entry.tell_end(state);
+        }
+        self.drop_spare(key);
+    }
+
+    fn drop_spare(&mut self, key: &RunKey) {
+        if self.runs.get(key).is_some_and(Entry::is_spare) {
+            self.drop_entry(key);
+        }
+    }
+
+    fn committed(&mut self, key: &RunKey, result: Result<i64, StoreError>) -> Result<(), StoreError> {
+        let Some(entry) = self.runs.get_mut(key) else { return Ok(()) };
+        let Stage::Committing(InFlight { posted, decision, at }) =
+            std::mem::replace(&mut entry.stage, Stage::Idle)
+        else {
+            return Ok(());
+        };
         match result {
             Ok(version) => {
-                active.run.version = version;
+                if let Some(value) = entry.value.as_deref_mut() {
+                    value.run.version = version;
+                }
+                judge(entry, &decision.refused, posted, true);
+                self.release(key);
                 self.carry_out(key, &decision, at);
                 Ok(())
             }
             Err(StoreError::Conflict(why)) => {
-                tracing::info!(run = %key.run_id, why, "another writer was faster: loading the run again");
-                self.slots_free += u32::try_from(decision.claims.len()).expect("claims are bounded");
-                let dag = active.dag.clone();
-                let Some(run) = self.store.load_run(key, &dag).await? else {
-                    self.runs.remove(key);
-                    return Ok(());
-                };
-                let active = self.runs.get_mut(key).expect("it was there before the load");
-                active.held = Held::of(&dag, &run);
-                active.run = run;
-                let newer = std::mem::replace(&mut active.inbox, inputs);
-                active.inbox.extend(newer);
+                tracing::debug!(run = %key.run_id, why, "another writer was faster: loading the run again");
+                entry.forget();
+                entry.inbox.splice(0..0, posted);
+                entry.inbox.push(Posted::tick());
+                for claim in &decision.claims {
+                    self.workers.give_back(&claim.session);
+                }
+                entry.unsure.extend_from_slice(&decision.claims);
+                self.release(key);
                 self.dirty.insert(key.clone());
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                entry.inbox.splice(0..0, posted);
+                self.give_up(key, &error)
+            }
         }
     }
 
     /// What was decided is durable: let it happen.
     fn carry_out(&mut self, key: &RunKey, decision: &Decision, at: Timestamp) {
-        let active = self.runs.get_mut(key).expect("only a driven run commits");
+        let entry = self.runs.get_mut(key).expect("only a known run commits");
+        let value = entry.value.as_deref().expect("it was stepped");
         if !decision.outputs.is_empty() {
-            let mut outputs = active.outputs.lock().expect("no holder of the outputs panics");
+            let mut outputs = value.outputs.lock().expect("no holder of the outputs panics");
             for (ti, left) in &decision.outputs {
                 outputs.insert(*ti, left.json.clone());
             }
         }
         for &(ti, fence) in &decision.revoked {
-            hand_out(&self.handouts, Handout::Stop { key: key.clone(), ti, fence });
+            self.workers.stop(key, ti, fence);
         }
         for claim in &decision.claims {
-            let assignment = Assignment {
-                dag: active.dag.clone(),
-                birth: active.birth.clone(),
-                ti: claim.ti,
-                fence: claim.fence,
-                try_number: claim.try_number,
-                outputs: active.outputs.clone(),
-            };
-            hand_out(&self.handouts, Handout::Begin(assignment));
+            self.workers.hand_out(&claim.session, Handout::Begin(value.assignment(claim)));
         }
         if let Some(watch) = &self.settings.watch {
-            watch(&active.dag, &active.birth, decision, at);
+            watch(&value.dag, &value.birth, decision, at);
         }
-        if active.run.state.is_final() && active.inbox.is_empty() {
-            self.retire(key);
-        }
-    }
-
-    fn retire(&mut self, key: &RunKey) {
-        if let Some(mut active) = self.runs.remove(key) {
-            active.tell_end();
-        }
-        self.wake_waiting();
-    }
-}
-
-/// The worker lives as long as the process; if it is gone, so are we.
-fn hand_out(handouts: &mpsc::UnboundedSender<Handout>, handout: Handout) {
-    if handouts.send(handout).is_err() {
-        tracing::error!("the worker of this process is gone");
-    }
-}
-
-/// Commits, with patience for a database that cannot be reached for a moment.
-async fn commit(
-    store: Store,
-    dag: Arc<Dag>,
-    key: RunKey,
-    version: i64,
-    decision: Arc<Decision>,
-    now: Timestamp,
-) -> Committed {
-    let mut wait = COMMIT_WAIT;
-    for _ in 1..COMMIT_TRIES_MAX {
-        match store.commit(&dag, &key, version, &decision, now).await {
-            Err(StoreError::Environment(why) | StoreError::Busy(why)) => {
-                tracing::warn!(run = %key.run_id, why, "a commit failed; trying again");
-                until(Some(wait)).await;
-                wait *= 2;
+        let state = value.run.state;
+        if !entry.inbox.is_empty() {
+            self.dirty.insert(key.clone());
+        } else if state.is_final() {
+            entry.tell_end(state);
+            if matches!(self.settings.scope, Scope::All) {
+                self.poll_soon();
+            } else {
+                self.wake_all();
             }
-            answered => return (key, answered),
+        }
+        self.drop_spare(key);
+    }
+
+    /// A run has ended that others of this process may wait for.
+    fn wake_all(&mut self) {
+        for key in self.runs.keys().cloned().collect::<Vec<_>>() {
+            self.wake(key);
         }
     }
-    let last = store.commit(&dag, &key, version, &decision, now).await;
-    (key, last)
-}
-
-/// Waits for a span; for ever without one.
-async fn until(span: Option<Duration>) {
-    match span {
-        Some(span) => {
-            // The timer is the event that is waited for.
-            drop(tokio::time::timeout(span, std::future::pending::<()>()).await);
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Instances that an earlier process of this home was running: it is dead, or we could not have opened it.
-fn lost_instances(run: &Run) -> Vec<Input> {
-    use crate::core::state::TaskState;
-    each_instance(run)
-        .filter(|(_, instance)| instance.state == TaskState::Running)
-        .map(|(ti, instance)| Input::Lost { ti, fence: instance.fence })
-        .collect()
-}
-
-fn all_instances(run: &Run) -> Vec<TiRef> {
-    each_instance(run).map(|(ti, _)| ti).collect()
-}
-
-fn each_instance(run: &Run) -> impl Iterator<Item = (TiRef, &crate::core::run::TaskInstance)> {
-    run.tasks.iter().enumerate().flat_map(|(task, instances)| {
-        let all: Vec<_> = match instances {
-            Instances::One(one) | Instances::Unexpanded(one) => vec![(UNMAPPED, one)],
-            Instances::Mapped(many) => (0..).zip(many).collect(),
-        };
-        all.into_iter().map(move |(map_index, instance)| (TiRef { task, map_index }, instance))
-    })
 }

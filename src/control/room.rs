@@ -1,117 +1,88 @@
-//! The room that runs share: slots of pools, of DAGs and of this process's worker. It is counted from what
-//! each run holds, so it cannot leak.
+//! The room of one step: what was measured in the database, and the workers at hand.
 
 use std::collections::BTreeMap;
 
-use super::Settings;
-use crate::core::dag::{Dag, TaskIx};
-use crate::core::ids::{DagId, PoolName};
-use crate::core::run::{Capacity, Decision, Instances, LocalSlots, PoolUse, Run, TaskInstance};
-use crate::core::state::{RunState, TaskState};
+use super::Scope;
+use super::driver::Driver;
+use super::entry::Value;
+use crate::core::dag::Dag;
+use crate::core::ids::{PoolName, RunKey};
+use crate::core::run::{Capacity, PoolUse};
+use crate::core::state::RunState;
+use crate::store::{Room, RoomAsked};
 
-/// What one run holds of the room it shares with others.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    /// Whether it counts among its DAG's active runs.
-    pub(super) active: bool,
-    /// Slots by pool.
-    pools: BTreeMap<PoolName, u32>,
-    /// Instances that hold slots, of tasks with a limit over all runs.
-    limited: BTreeMap<TaskIx, u32>,
-    /// Instances that wait to be admitted.
-    pub(super) scheduled: u32,
-    /// Instances that wait for a worker.
-    pub(super) queued: u32,
-}
-
-impl Held {
-    /// Counts a whole run: only when it is taken up or loaded again.
-    pub(super) fn of(dag: &Dag, run: &Run) -> Self {
-        let mut held = Self { active: run.state == RunState::Running, ..Self::default() };
-        for (ix, instances) in run.tasks.iter().enumerate() {
-            let all: &[TaskInstance] = match instances {
-                Instances::One(one) | Instances::Unexpanded(one) => std::slice::from_ref(one),
-                Instances::Mapped(many) => many,
-            };
-            for instance in all {
-                held.count(dag, ix, instance.state, 1);
-            }
-        }
-        held
-    }
-
-    /// Follows a decision; answers whether room was given back.
-    pub(super) fn follow(&mut self, dag: &Dag, decision: &Decision) -> bool {
-        let mut freed = false;
-        for change in &decision.changes {
-            self.count(dag, change.ti.task, change.from, -1);
-            self.count(dag, change.ti.task, change.to.state, 1);
-            freed |= change.from.holds_slots() && !change.to.state.holds_slots();
-        }
-        if let Some(change) = &decision.run_change {
-            self.active = change.to == RunState::Running;
-            freed |= change.to.is_final();
-        }
-        freed
-    }
-
-    fn count(&mut self, dag: &Dag, ix: TaskIx, state: TaskState, by: i32) {
-        let add = |n: &mut u32, by: i32| *n = n.saturating_add_signed(by);
-        match state {
-            TaskState::Scheduled => add(&mut self.scheduled, by),
-            TaskState::Queued => add(&mut self.queued, by),
-            TaskState::None
-            | TaskState::Running
-            | TaskState::Deferred
-            | TaskState::UpForRetry
-            | TaskState::Success
-            | TaskState::Failed
-            | TaskState::Skipped
-            | TaskState::UpstreamFailed
-            | TaskState::Removed
-            | TaskState::Cancelled => {}
-        }
-        if state.holds_slots() {
-            let task = dag.task(ix);
-            let slots = task.pool_slots.cast_signed() * by;
-            add(self.pools.entry(task.pool.clone()).or_default(), slots);
-            if task.max_active_tis_per_dag.is_some() {
-                add(self.limited.entry(ix).or_default(), by);
-            }
-        }
+/// The room as a step is told of it, without workers.
+pub(super) fn shared(dag: &Dag, room: Room) -> Capacity {
+    let by_task = |(task_id, count)| Some((dag.find(&task_id)?, count));
+    Capacity {
+        pools: room.pools,
+        workers: Vec::new(),
+        other_active_runs: room.other_active_runs,
+        active_runs_max: room.active_runs_max,
+        other_active_tis: room.other_active_tis.into_iter().filter_map(by_task).collect(),
+        previous: room.previous,
+        paused: room.paused,
     }
 }
 
-/// The room as one run may use it, given what all runs hold.
-pub(super) fn capacity<'a>(
-    settings: &Settings,
-    slots_free: u32,
-    dag_id: &DagId,
-    others: impl Iterator<Item = (&'a DagId, &'a Held)>,
-    own: &Held,
-) -> Capacity {
-    let mut room = Capacity::default();
-    for (name, &size) in &settings.pools {
-        let used = own.pools.get(name).copied().unwrap_or_default();
-        room.pools.insert(name.clone(), PoolUse { size, used });
+impl Driver {
+    /// What has to be measured before a step of the run; `None` if nothing: it shares nothing with others but
+    /// workers. A process that works for itself alone knows all but the run before.
+    pub(super) fn asks_room(&self, value: &Value) -> Option<RoomAsked> {
+        let tasks = value.dag.tasks();
+        let previous = tasks.iter().any(|task| task.depends_on_past || task.wait_for_downstream);
+        if let Scope::Own { .. } = self.settings.scope {
+            return previous.then_some(RoomAsked { previous, ..RoomAsked::default() });
+        }
+        let asked = RoomAsked {
+            pools: value.dag.pools().iter().any(|pool| self.limited.contains(pool)),
+            other_tis: tasks.iter().any(|task| task.max_active_tis_per_dag.is_some()),
+            previous,
+        };
+        let starts = value.run.state == RunState::Queued || value.run.state.is_final();
+        (starts || asked.pools || asked.other_tis || asked.previous).then_some(asked)
     }
-    for (other_dag, held) in others {
-        for (name, used) in &held.pools {
-            if let Some(pool) = room.pools.get_mut(name) {
-                pool.used += used;
+
+    /// The room as the run may use it. While somebody of a better rank waits for a worker, a backfill gets none.
+    pub(super) fn capacity(&self, key: &RunKey, room: Room) -> Capacity {
+        let entry = &self.runs[key];
+        let value = entry.value.as_deref().expect("only a loaded run is stepped");
+        let (is_late, _) = entry.rank();
+        let others_first = is_late && self.waiting.first().is_some_and(|(late, _)| !late);
+        let mut capacity = shared(&value.dag, room);
+        if !others_first {
+            capacity.workers = self.workers.slots();
+        }
+        capacity.paused |= self.paused.contains(&key.dag_id);
+        if let Scope::Own { pools } = &self.settings.scope {
+            self.count_own(key, pools, &mut capacity);
+        }
+        capacity
+    }
+
+    /// Counts what the runs of this process use; others do not concern it.
+    fn count_own(&self, key: &RunKey, sizes: &BTreeMap<PoolName, u32>, capacity: &mut Capacity) {
+        capacity.pools =
+            sizes.iter().map(|(name, &size)| (name.clone(), PoolUse { size, used: 0 })).collect();
+        capacity.other_active_runs = 0;
+        let values = self.runs.iter().filter_map(|(other, entry)| Some((other, entry.value.as_deref()?)));
+        for (other, value) in values {
+            let same_dag = other.dag_id == key.dag_id && other != key;
+            capacity.other_active_runs += u32::from(same_dag && value.run.state == RunState::Running);
+            let limited = value.dag.pools().iter().any(|pool| sizes.contains_key(pool))
+                || value.dag.tasks().iter().any(|task| task.max_active_tis_per_dag.is_some());
+            if !limited {
+                continue;
+            }
+            for (ti, _) in value.run.instances().filter(|(_, instance)| instance.state.holds_slots()) {
+                let task = value.dag.task(ti.task);
+                if let Some(pool) = capacity.pools.get_mut(&task.pool) {
+                    pool.used += task.pool_slots;
+                }
+                if same_dag {
+                    *capacity.other_active_tis.entry(ti.task).or_default() += 1;
+                }
             }
         }
-        if other_dag == dag_id {
-            room.other_active_runs += u32::from(held.active);
-            for (&ix, n) in &held.limited {
-                *room.other_active_tis.entry(ix).or_default() += n;
-            }
-        }
     }
-    room.local = Some(LocalSlots {
-        session: settings.session.clone(),
-        free: slots_free,
-        queues: settings.queues.clone(),
-    });
-    room
 }

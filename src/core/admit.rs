@@ -1,6 +1,7 @@
-//! Limits: which `scheduled` instances become `queued`, and which `queued` ones the worker of this process
-//! takes. Greater priority first; whoever is blocked blocks only those who need the same thing.
+//! Limits: which `scheduled` instances become `queued`, and which `queued` ones a worker that is
+//! at hand takes. Greater priority first; whoever is blocked blocks only those who need the same thing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::dag::{Dag, TaskIx};
@@ -58,17 +59,28 @@ impl Step<'_> {
         }
     }
 
-    /// The free slots of this process's worker take what is queued, in order of priority.
+    /// Free slots of workers take what is queued, in order of priority; of the workers that serve its queue
+    /// the one with the most free slots, so that work spreads.
     pub(super) fn claim_queued(&mut self) {
-        let Some(local) = &self.room.local else { return };
-        let served = |queue| local.queues.contains(queue);
-        let queues: Vec<usize> =
-            (0..self.dag.queues().len()).filter(|&queue| served(&self.dag.queues()[queue])).collect();
-        while self.decision.claims.len() < local.free as usize {
-            let lines = queues.iter().map(|&queue| &self.run.index.queued[queue]);
-            let Some(&(_, ti)) = lines.filter_map(BTreeSet::first).min() else { return };
-            self.claim_here(ti, local.session.clone());
+        let mut queues: Vec<usize> = (0..self.dag.queues().len()).collect();
+        loop {
+            queues.retain(|&queue| self.worker_for(queue).is_some());
+            let heads =
+                queues.iter().filter_map(|&queue| Some((self.run.index.queued[queue].first()?, queue)));
+            let Some((&(_, ti), queue)) = heads.min() else { return };
+            let worker = self.worker_for(queue).expect("queues without a free worker were left out");
+            self.workers_free[worker] -= 1;
+            self.claim_for(ti, self.room.workers[worker].session.clone());
         }
+    }
+
+    /// The worker that serves the queue and has the most free slots; the first of those that are equal.
+    fn worker_for(&self, queue: usize) -> Option<usize> {
+        let queue = &self.dag.queues()[queue];
+        let serves = |&worker: &usize| {
+            self.workers_free[worker] > 0 && self.room.workers[worker].queues.contains(queue)
+        };
+        (0..self.workers_free.len()).filter(serves).max_by_key(|&w| (self.workers_free[w], Reverse(w)))
     }
 }
 

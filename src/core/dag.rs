@@ -317,7 +317,7 @@ impl Dag {
     }
 
     /// Names of the pools in use, in ascending order.
-    pub(super) fn pools(&self) -> &[PoolName] {
+    pub fn pools(&self) -> &[PoolName] {
         &self.derived.pools
     }
 

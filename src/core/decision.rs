@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::dag::TaskIx;
+use super::dag::{Dag, TaskIx};
 use super::ids::{Fence, PoolName, QueueName, SessionId, TaskId, Timestamp};
 use super::reason::Reason;
 use super::run::{Outputs, TaskInstance, TiRef};
@@ -186,11 +186,13 @@ pub enum Refusal {
 pub struct Capacity {
     /// Pools with a limit: slots in all and slots in use by *all* runs. A pool not named here has no limit.
     pub pools: BTreeMap<PoolName, PoolUse>,
-    /// Free slots of the worker in this process, which claims in the same step; `None` leaves instances
-    /// `queued` for a worker to claim.
-    pub local: Option<LocalSlots>,
-    /// Other runs of this DAG that are `running`.
+    /// Workers with free slots that can be handed a claim at once: they claim in the same step. Without one
+    /// instances stay `queued` until a step that has one.
+    pub workers: Vec<WorkerSlots>,
+    /// Other runs that are `running` and count against the same limit: those of this DAG, or of this backfill.
     pub other_active_runs: u32,
+    /// The limit they count against, where it is not the DAG's `max_active_runs`: a backfill has its own.
+    pub active_runs_max: Option<u32>,
     /// Instances in other runs of this DAG that hold slots, for tasks with `max_active_tis_per_dag`.
     pub other_active_tis: BTreeMap<TaskIx, u32>,
     /// The run before this one, for `depends_on_past`; `None` lets every task pass.
@@ -208,9 +210,17 @@ pub struct PoolUse {
     pub used: u32,
 }
 
-/// The worker in this process.
+impl Capacity {
+    /// How many runs may be `running` at once, this one included.
+    #[must_use]
+    pub fn runs_max(&self, dag: &Dag) -> u32 {
+        self.active_runs_max.unwrap_or(dag.settings.max_active_runs)
+    }
+}
+
+/// A worker that can be handed a claim at once.
 #[derive(Debug, Clone)]
-pub struct LocalSlots {
+pub struct WorkerSlots {
     /// Its session.
     pub session: SessionId,
     /// How many instances it can take now.
@@ -226,11 +236,13 @@ pub struct PreviousRun {
     pub states: BTreeMap<TaskId, TaskState>,
 }
 
-/// An instance that this process's worker starts once the decision is committed.
+/// An instance that a worker starts once the decision is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Which.
     pub ti: TiRef,
+    /// Who.
+    pub session: SessionId,
     /// Under which fence.
     pub fence: Fence,
     /// The attempt, from 1.
@@ -273,7 +285,7 @@ pub struct Decision {
     pub expanded: Vec<(TaskIx, u32)>,
     /// What accepted attempts left.
     pub outputs: Vec<(TiRef, Outputs)>,
-    /// What the worker of this process starts after the commit. Each has its [`Change`] to `running`.
+    /// What workers start after the commit. Each has its [`Change`] to `running`.
     pub claims: Vec<Claim>,
     /// Attempts to be killed: their fence is void.
     pub revoked: Vec<(TiRef, Fence)>,

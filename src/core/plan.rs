@@ -57,7 +57,7 @@ impl Step<'_> {
     }
 
     fn start_run(&mut self) {
-        let has_room = self.room.other_active_runs < self.dag.settings.max_active_runs;
+        let has_room = self.room.other_active_runs < self.room.runs_max(self.dag);
         if self.run.state == RunState::Queued && has_room && !self.room.paused {
             self.shift_run(RunInput::Started, Reason::Started);
             self.unjudged.extend(0..self.dag.tasks().len());

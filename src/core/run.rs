@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use super::dag::{Dag, TaskIx};
 pub use super::decision::{
-    Alert, AlertKind, Capacity, Change, Claim, Decision, Input, LocalSlots, Outcome, PoolUse, PreviousRun,
-    Refusal, RunChange, Severity,
+    Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Outcome, PoolUse, PreviousRun, Refusal,
+    RunChange, Severity, WorkerSlots,
 };
 use super::ids::{DagHash, Fence, RunKey, SessionId, Timestamp};
-use super::index::Index;
+use super::index::{Frontier, Index};
 pub use super::reason::Reason;
 use super::state::{RunState, TaskState, spelled};
 
@@ -261,6 +261,19 @@ impl Run {
             Instances::One(one) | Instances::Unexpanded(one) => (ti.map_index == UNMAPPED).then_some(one),
             Instances::Mapped(all) => all.get_mut(usize::try_from(ti.map_index).ok()?),
         }
+    }
+
+    /// Whether instances wait for a worker.
+    #[must_use]
+    pub fn waits_for_worker(&self) -> bool {
+        self.state == RunState::Running && self.index.queued.iter().any(|line| !line.is_empty())
+    }
+
+    /// Whether instances wait for a pool, a limit or a run before: for room that others give back.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        let waits = |frontier: &Frontier| !frontier.plain.is_empty() || !frontier.gated.is_empty();
+        self.state == RunState::Running && self.index.ready.iter().any(waits)
     }
 
     /// All instances, in ascending order.

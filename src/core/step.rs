@@ -16,7 +16,7 @@ use super::state::{RunInput, RunState, TaskInput, TaskState, next, next_run};
 ///
 /// **Arguments.** `run` is a run of `dag` as it was last committed. `room` is what it shares with other
 /// runs, measured on the same committed states: `PoolUse::used` includes the slots this run holds already.
-/// `LocalSlots::free` is measured in the worker, where an attempt that is reported in `inputs` has ended.
+/// `WorkerSlots::free` is measured where the worker is, and an attempt that is reported in `inputs` has ended.
 /// `now` is the time of the decision; it may not go back by more than what callers can bear to see in
 /// `ended_at`, but nothing breaks if it does. No inputs is the same as one [`Input::Tick`].
 ///
@@ -52,6 +52,7 @@ pub fn step(dag: &Dag, run: &mut Run, inputs: &[Input], room: &Capacity, now: Ti
         unjudged: BTreeSet::new(),
         first_failed: None,
         run_reason: None,
+        workers_free: room.workers.iter().map(|worker| worker.free).collect(),
         decision: Decision::default(),
     };
     for (place, input) in inputs.iter().enumerate() {
@@ -77,6 +78,8 @@ pub(super) struct Step<'a> {
     /// The first task that failed in this step, teardowns excluded.
     pub(super) first_failed: Option<TaskIx>,
     run_reason: Option<Reason>,
+    /// Free slots of each worker of `room` that this step has not used up.
+    pub(super) workers_free: Vec<u32>,
     pub(super) decision: Decision,
 }
 
@@ -168,11 +171,11 @@ impl Step<'_> {
         });
     }
 
-    /// As [`Step::claim`], by the worker of this process, which is told to start it.
-    pub(super) fn claim_here(&mut self, ti: TiRef, session: SessionId) {
-        self.claim(ti, session);
+    /// As [`Step::claim`], by a worker that is told to start it.
+    pub(super) fn claim_for(&mut self, ti: TiRef, session: SessionId) {
+        self.claim(ti, session.clone());
         let instance = self.instance(ti);
-        let claim = Claim { ti, fence: instance.fence, try_number: instance.try_number };
+        let claim = Claim { ti, session, fence: instance.fence, try_number: instance.try_number };
         self.decision.claims.push(claim);
     }
 

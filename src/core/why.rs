@@ -18,7 +18,7 @@ pub fn why(dag: &Dag, run: &Run, room: &Capacity, ti: TiRef, now: Timestamp) -> 
             if room.paused {
                 return Reason::Paused;
             }
-            Reason::WaitsForRuns { active: room.other_active_runs, limit: dag.settings.max_active_runs }
+            Reason::WaitsForRuns { active: room.other_active_runs, limit: room.runs_max(dag) }
         }
         TaskState::None => {
             let before = dag.needed_setups(ti.task).iter().chain(dag.upstream(ti.task));

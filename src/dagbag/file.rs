@@ -81,12 +81,20 @@ pub fn load_text(text: &str) -> (Vec<DagFile>, Vec<Problem>) {
 /// # Errors
 /// If the text is not of this program's making, or a kind of task is missing in this build.
 pub fn dag_from_source(source: &str) -> Result<Dag, Vec<Problem>> {
+    file_from_source(source).map(|file| file.dag)
+}
+
+/// As [`dag_from_source`], with everything that the file said.
+///
+/// # Errors
+/// As there.
+pub fn file_from_source(source: &str) -> Result<DagFile, Vec<Problem>> {
     let mut problems = Vec::new();
     let value: Value = serde_json::from_str(source).map_err(|error| {
         vec![Problem::at(Place::default(), format!("the stored DAG cannot be read: {error}"))]
     })?;
     match read(Node::from_json(&value), "", &mut problems) {
-        Some(file) => Ok(file.dag),
+        Some(file) => Ok(file),
         None => Err(problems),
     }
 }

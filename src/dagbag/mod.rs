@@ -21,7 +21,7 @@ mod shape;
 mod task;
 mod yaml;
 
-pub use file::{DagFile, dag_from_source, load_text};
+pub use file::{DagFile, dag_from_source, file_from_source, load_text};
 pub use folder::{Bag, files_of, load_file, load_path};
 pub use format::format_text;
 pub use params::{Param, ParamSpec, ParamType};

@@ -1,8 +1,11 @@
-//! The loops of a long-lived process; for now the one clock.
+//! The loops of a long-lived process, and the one clock.
 //!
 //! Nothing below this floor reads a clock: `now` is an argument there.
 
 use crate::core::ids::Timestamp;
+
+pub mod files;
+pub mod lease;
 
 /// The wall clock.
 #[must_use]

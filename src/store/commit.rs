@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::core::dag::Dag;
 use crate::core::ids::{RunKey, Timestamp};
 use crate::core::run::{Alert, Decision, Outputs, RunChange, TiRef, UNMAPPED};
-use crate::core::state::TaskState;
+use crate::core::state::{RunState, TaskState};
 
 use super::Store;
 use super::chunked::Chunked;
@@ -15,8 +15,8 @@ use super::error::StoreError;
 use super::moves::{Line, Move, Moves};
 
 /// First of all, so that it takes the run's lock; its guard is the version the decision was made from.
-const BUMP_RUN: &str = "UPDATE dag_run SET version = version + 1 \
-     WHERE dag_id = $1 AND run_id = $2 AND version = $3 RETURNING run_no";
+const BUMP_RUN: &str = "UPDATE dag_run SET version = version + 1, next_due_us = $4 \
+     WHERE dag_id = $1 AND run_id = $2 AND version = $3 RETURNING run_no, backfill_id";
 const MOVE_RUN: &str = "UPDATE dag_run SET state = $3, started_at_us = $4, ended_at_us = $5, with_failures = $6 \
      WHERE run_no = $1 AND state = $2";
 /// A list that is longer after a clear finds the shorter list's rows there: they stay.
@@ -40,6 +40,15 @@ static UPSERT_OUTPUTS: LazyLock<Chunked> = LazyLock::new(|| {
 const BUMP_POOL: &str = "UPDATE pool SET version = version + 1 WHERE pool = $1 RETURNING slots";
 const POOL_USE: &str = "SELECT CAST(COALESCE(SUM(pool_slots), 0) AS BIGINT) FROM task_instance \
      WHERE pool = $1 AND state IN ('queued', 'running')";
+/// Locks the place where the runs of a DAG, or of a backfill, are counted. A DAG that was never served has none,
+/// and then one process alone drives its runs.
+const BUMP_DAG: &str = "UPDATE dag SET starts = starts + 1 WHERE dag_id = $1";
+const BUMP_BACKFILL: &str =
+    "UPDATE backfill SET starts = starts + 1 WHERE backfill_id = $1 RETURNING max_active_runs";
+const ACTIVE_RUNS: &str = "SELECT COUNT(*) FROM dag_run WHERE state = 'running' AND dag_id = $1 \
+     AND backfill_id IS NOT DISTINCT FROM $2";
+const ACTIVE_TIS: &str = "SELECT COUNT(*) FROM task_instance AS t JOIN dag_run AS r ON r.run_no = t.run_no \
+     WHERE r.dag_id = $1 AND t.task_id = $2 AND t.state IN ('queued', 'running') AND r.state = 'running'";
 const INSERT_OUTBOX: &str = "INSERT INTO outbox (dedupe_key, dag_id, run_id, kind, payload, created_at_us) \
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (dedupe_key) DO NOTHING";
 
@@ -54,6 +63,13 @@ struct Commit {
     outputs: Vec<Value>,
     /// Pools it admits into, in order of their names.
     pools: Vec<String>,
+    /// Tasks it admits of that have a limit over all runs, with the limit.
+    limited: BTreeMap<String, u32>,
+    /// The DAG's own limit of active runs.
+    runs_max: u32,
+    next_due: Option<Timestamp>,
+    /// Whether what other runs use is counted.
+    counted: bool,
     outbox: Vec<Vec<Value>>,
 }
 
@@ -68,6 +84,10 @@ impl Commit {
             run_change: decision.run_change.clone(),
             outputs: Vec::new(),
             pools: Vec::new(),
+            limited: BTreeMap::new(),
+            runs_max: dag.settings.max_active_runs,
+            next_due: decision.next_due,
+            counted: true,
             outbox: Vec::new(),
         };
         for &(ix, length) in decision.expanded.iter().filter(|&&(_, length)| length > 0) {
@@ -96,6 +116,7 @@ impl Commit {
             commit.moves.push(&step, version, now);
             if change.to.state.holds_slots() && !change.from.holds_slots() {
                 commit.pools.push(task.pool.to_string());
+                commit.limited.extend(task.max_active_tis_per_dag.map(|limit| (task.id.to_string(), limit)));
             }
         }
         commit.pools.sort();
@@ -111,6 +132,45 @@ impl Commit {
         commit.outputs = outputs(dag, decision, version);
         commit.outbox = decision.alerts.iter().map(|alert| letter(dag, key, version, alert, now)).collect();
         commit
+    }
+
+    /// Counts active runs once more if the run starts: another scheduler may have started one meanwhile.
+    async fn start(&self, tx: &mut Tx<'_>, backfill: Option<String>) -> Result<(), StoreError> {
+        let starts = self.run_change.as_ref().is_some_and(|change| change.to == RunState::Running);
+        if !starts && self.limited.is_empty() {
+            return Ok(());
+        }
+        let dag_id = Value::from(self.key.dag_id.as_str());
+        let mut runs_max = i64::from(self.runs_max);
+        let served = match &backfill {
+            Some(id) if starts => match tx.fetch_optional(BUMP_BACKFILL, &[id.as_str().into()]).await? {
+                Some(row) => {
+                    runs_max = row.int(0)?;
+                    true
+                }
+                None => false,
+            },
+            Some(_) | None => tx.execute(BUMP_DAG, std::slice::from_ref(&dag_id)).await? == 1,
+        };
+        if starts && served {
+            let row = tx.fetch_optional(ACTIVE_RUNS, &[dag_id.clone(), backfill.into()]).await?;
+            let active = row.map_or(Ok(0), |row| row.int(0))?;
+            if active > runs_max {
+                return Err(StoreError::Conflict(format!(
+                    "{active} runs would be active, at most {runs_max} may be"
+                )));
+            }
+        }
+        for (task_id, limit) in &self.limited {
+            let row = tx.fetch_optional(ACTIVE_TIS, &[dag_id.clone(), task_id.as_str().into()]).await?;
+            let active = row.map_or(Ok(0), |row| row.int(0))?;
+            if active > i64::from(*limit) {
+                return Err(StoreError::Conflict(format!(
+                    "{active} instances of `{task_id}` would be active, at most {limit} may be"
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn admit(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -129,15 +189,19 @@ impl Commit {
     }
 
     async fn write(&self, tx: &mut Tx<'_>) -> Result<i64, StoreError> {
-        let bump =
-            [self.key.dag_id.as_str().into(), self.key.run_id.as_str().into(), self.expected_version.into()];
+        let bump = [
+            self.key.dag_id.as_str().into(),
+            self.key.run_id.as_str().into(),
+            self.expected_version.into(),
+            Value::Int(self.next_due.map(|at| at.0)),
+        ];
         let Some(row) = tx.fetch_optional(BUMP_RUN, &bump).await? else {
             return Err(StoreError::Conflict(format!(
                 "run `{}` of `{}` is not at version {}",
                 self.key.run_id, self.key.dag_id, self.expected_version
             )));
         };
-        let run_no = row.int(0)?;
+        let (run_no, backfill) = (row.int(0)?, row.text_or_null(1)?);
         for values in &self.expanded {
             tx.execute(DELETE_PLACEHOLDER, &[run_no.into(), values[0].clone()]).await?;
             let mut all = vec![Value::from(run_no)];
@@ -149,7 +213,10 @@ impl Commit {
             move_run(tx, run_no, change).await?;
         }
         UPSERT_OUTPUTS.run(tx, run_no, &self.outputs).await?;
-        self.admit(tx).await?;
+        if self.counted {
+            self.start(tx, backfill).await?;
+            self.admit(tx).await?;
+        }
         for values in &self.outbox {
             tx.execute(INSERT_OUTBOX, values).await?;
         }
@@ -254,6 +321,7 @@ impl Store {
         decision: &Decision,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        self.write(Commit::new(dag, key, expected_version, decision, now)).await
+        let commit = Commit::new(dag, key, expected_version, decision, now);
+        self.write(Commit { counted: self.counted, ..commit }).await
     }
 }

@@ -6,7 +6,8 @@ use super::db::Tx;
 use super::error::StoreError;
 
 /// All of them; the place is the schema's number less one.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_init.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/0001_init.sql"), include_str!("../../migrations/0002_schedules.sql")];
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_version \
      (version BIGINT PRIMARY KEY, checksum TEXT NOT NULL)";

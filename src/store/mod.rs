@@ -11,6 +11,7 @@ pub mod bench;
 mod chunked;
 mod claim;
 mod commit;
+mod dags;
 mod db;
 mod error;
 mod history;
@@ -18,16 +19,19 @@ mod migrate;
 mod moves;
 mod outbox;
 mod postgres;
+mod room;
 mod runs;
 mod sessions;
 mod sqlite;
 
 pub use claim::Claimed;
+pub use dags::{Backfill, DagRow, Firing, SkippedInstants};
 pub use error::{ErrorClass, StoreError};
 pub use history::{JournalLine, Try, TryEnd};
 pub use outbox::Letter;
+pub use room::{Room, RoomAsked, Wanted};
 pub use runs::{Created, InstanceRow, RunFilter, RunSummary};
-pub use sessions::Orphan;
+pub use sessions::{Orphan, Session};
 
 use crate::core::ids::Timestamp;
 use db::{Row, Tx, Value, Write};
@@ -45,6 +49,8 @@ pub enum Durability {
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Database,
+    /// Whether commits count what other runs use.
+    counted: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +85,20 @@ impl Store {
                 ));
             }
         };
-        Ok(Self { database })
+        Ok(Self { database, counted: true })
+    }
+
+    /// Whether other processes may write to it too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    /// The same database for a process that counts what its own runs use and does not ask what others do:
+    /// commits are not refused for pools or limits of active runs and instances.
+    #[must_use]
+    pub fn uncounted(&self) -> Self {
+        Self { counted: false, ..self.clone() }
     }
 
     /// Brings the schema up to date; nothing happens if it is.
@@ -104,7 +123,8 @@ impl Store {
     pub async fn open_reader(url: &str) -> Result<Self, StoreError> {
         match url.split_once("://") {
             Some(("sqlite", path)) if !path.is_empty() => {
-                Ok(Self { database: Database::Sqlite(sqlite::open_reader(path.into()).await?) })
+                let database = Database::Sqlite(sqlite::open_reader(path.into()).await?);
+                Ok(Self { database, counted: true })
             }
             _ => Self::open(url, Durability::Full).await,
         }

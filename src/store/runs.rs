@@ -13,15 +13,15 @@ use super::chunked::Chunked;
 use super::db::{BoxFuture, Row, Statement, Tx, Value, Write};
 use super::error::StoreError;
 
-const PUT_DAG_VERSION: &str = "INSERT INTO dag_version (dag_hash, dag_id, source) VALUES ($1, $2, $3) \
+pub(super) const PUT_DAG_VERSION: &str = "INSERT INTO dag_version (dag_hash, dag_id, source) VALUES ($1, $2, $3) \
      ON CONFLICT (dag_hash) DO NOTHING";
 const DAG_VERSION: &str = "SELECT dag_id, source FROM dag_version WHERE dag_hash = $1";
 /// Locks the counter until the commit, so that numbers are not given twice.
 const NEXT_RUN_NO: &str = "UPDATE instance SET last_run_no = last_run_no + 1 RETURNING last_run_no";
 const INSERT_RUN: &str = "INSERT INTO dag_run (run_no, dag_id, run_id, dag_hash, run_type, schedule, \
          logical_date_us, data_interval_start_us, data_interval_end_us, params, queued_at_us, state, version, \
-         with_failures) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', 0, $12) ON CONFLICT DO NOTHING";
+         with_failures, backfill_id) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', 0, $12, $13) ON CONFLICT DO NOTHING";
 static INSERT_INSTANCES: LazyLock<Chunked> = LazyLock::new(|| {
     Chunked::insert(
         "INSERT INTO task_instance (run_no, task_id, map_index, state, try_number, fence, lost_count, generation, \
@@ -48,6 +48,9 @@ const RUN_IN_THE_WAY: &str = select_runs!(
 );
 const RUNS: &str = select_runs!(
     "($1 IS NULL OR dag_id = $1) AND ($2 IS NULL OR state = $2) ORDER BY queued_at_us DESC, run_no DESC LIMIT $3"
+);
+const UNFINISHED_OF: &str = select_runs!(
+    "dag_id = $1 AND backfill_id IS NULL AND state IN ('queued', 'running') ORDER BY logical_date_us, run_no"
 );
 const UNFINISHED_RUNS: &str = select_runs!("state IN ('queued', 'running') ORDER BY queued_at_us, run_no");
 const INSTANCES: &str = "SELECT task_id, map_index, state, try_number, fence, lost_count, generation, resume_at_us, \
@@ -133,7 +136,7 @@ pub(super) fn task_state(row: &Row, column: usize) -> Result<TaskState, StoreErr
     parsed("state", &text, TaskState::parse(&text))
 }
 
-fn time_or_null(row: &Row, column: usize) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn time_or_null(row: &Row, column: usize) -> Result<Option<Timestamp>, StoreError> {
     Ok(row.int_or_null(column)?.map(Timestamp))
 }
 
@@ -194,14 +197,29 @@ fn key_values(key: &RunKey) -> [Value; 2] {
     [key.dag_id.as_str().into(), key.run_id.as_str().into()]
 }
 
-struct CreateRun {
-    birth: RunBirth,
+pub(super) struct CreateRun {
+    pub(super) birth: RunBirth,
     instances: Vec<Value>,
+    backfill: Value,
 }
 
 impl CreateRun {
+    pub(super) fn new(birth: &RunBirth, dag: &Dag, backfill: Option<&str>) -> Self {
+        let mut instances = Vec::with_capacity(dag.tasks().len() * 11);
+        for (ix, task) in dag.tasks().iter().enumerate() {
+            instances.extend([
+                task.id.as_str().into(),
+                i64::from(UNMAPPED).into(),
+                TaskState::None.as_str().into(),
+            ]);
+            instances.extend([0.into(), 0.into(), 0.into(), 0.into()]);
+            instances.extend(born_with(dag, ix));
+        }
+        Self { birth: birth.clone(), instances, backfill: Value::Text(backfill.map(ToOwned::to_owned)) }
+    }
+
     /// The run in the way, if there is one.
-    async fn write(&self, tx: &mut Tx<'_>) -> Result<Option<RunSummary>, StoreError> {
+    pub(super) async fn write(&self, tx: &mut Tx<'_>) -> Result<Option<RunSummary>, StoreError> {
         let birth = &self.birth;
         let [dag_id, run_id] = key_values(&birth.key);
         let schedule = match birth.run_type {
@@ -231,6 +249,7 @@ impl CreateRun {
             (&*birth.params).into(),
             birth.queued_at.0.into(),
             false.into(),
+            self.backfill.clone(),
         ];
         if tx.execute(INSERT_RUN, &values).await? == 0 {
             let row = tx.fetch_optional(RUN_IN_THE_WAY, &way).await?;
@@ -305,17 +324,7 @@ impl Store {
     /// # Errors
     /// `Refused` if the DAG version was not stored before.
     pub async fn create_run(&self, birth: &RunBirth, dag: &Dag) -> Result<Created, StoreError> {
-        let mut instances = Vec::with_capacity(dag.tasks().len() * 11);
-        for (ix, task) in dag.tasks().iter().enumerate() {
-            instances.extend([
-                task.id.as_str().into(),
-                i64::from(UNMAPPED).into(),
-                TaskState::None.as_str().into(),
-            ]);
-            instances.extend([0.into(), 0.into(), 0.into(), 0.into()]);
-            instances.extend(born_with(dag, ix));
-        }
-        Ok(match self.write(CreateRun { birth: birth.clone(), instances }).await? {
+        Ok(match self.write(CreateRun::new(birth, dag, None)).await? {
             None => Created::New(Run::new(birth.clone(), dag)),
             Some(summary) => Created::Existed(summary),
         })
@@ -379,6 +388,14 @@ impl Store {
     /// Of the surroundings, or `Bug` if a row cannot be read.
     pub async fn unfinished_runs(&self) -> Result<Vec<RunSummary>, StoreError> {
         self.read(UNFINISHED_RUNS, &[]).await?.iter().map(summary).collect()
+    }
+
+    /// Every run of a DAG that is not final, backfills apart, in the order of their dates.
+    ///
+    /// # Errors
+    /// Of the surroundings, or `Bug` if a row cannot be read.
+    pub async fn unfinished_of(&self, dag_id: &DagId) -> Result<Vec<RunSummary>, StoreError> {
+        self.read(UNFINISHED_OF, &[dag_id.as_str().into()]).await?.iter().map(summary).collect()
     }
 
     /// The task instances of a run by task id and place.

@@ -2,13 +2,18 @@
 
 use crate::core::ids::{Fence, RunKey, SessionId, TaskId, Timestamp};
 
-use super::Store;
-use super::db::Statement;
+use super::db::{Row, Statement};
 use super::error::StoreError;
 use super::runs::{number, parsed, run_key, task_id};
+use super::{Database, Store};
 
-const OPEN_SESSION: &str = "INSERT INTO worker_session (session_id, opened_at_us, lease_until_us, claims) \
-     VALUES ($1, $2, $3, 0) ON CONFLICT (session_id) DO NOTHING";
+const OPEN_SESSION: &str = "INSERT INTO worker_session (session_id, opened_at_us, lease_until_us, claims, local) \
+     VALUES ($1, $2, $3, 0, $4) ON CONFLICT (session_id) DO NOTHING";
+const CLOSE_LOCAL_SESSIONS: &str =
+    "UPDATE worker_session SET closed_at_us = $1 WHERE local AND closed_at_us IS NULL";
+const SESSIONS: &str = "SELECT s.session_id, s.opened_at_us, s.lease_until_us, s.local, \
+         (SELECT COUNT(*) FROM task_instance AS t WHERE t.session_id = s.session_id AND t.state = 'running') \
+     FROM worker_session AS s WHERE s.closed_at_us IS NULL AND s.lease_until_us > $1 ORDER BY s.session_id";
 /// A lease that has run out is not renewed: what the session held may have been given to another.
 const HEARTBEAT: &str = "UPDATE worker_session SET lease_until_us = $3 \
      WHERE session_id = $1 AND closed_at_us IS NULL AND lease_until_us > $2";
@@ -35,7 +40,57 @@ pub struct Orphan {
     pub session: SessionId,
 }
 
+/// A worker that lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its name.
+    pub session: SessionId,
+    /// Since when.
+    pub opened_at: Timestamp,
+    /// Until when, if it says nothing more.
+    pub lease_until: Timestamp,
+    /// Whether it is inside a scheduler's process.
+    pub local: bool,
+    /// Attempts it is making.
+    pub running: u32,
+}
+
 impl Store {
+    /// Registers the worker inside this process, as [`Store::open_session`] does. On SQLite, whose home one
+    /// process holds at a time, the sessions of processes before it are over.
+    ///
+    /// # Errors
+    /// `Refused` if the name was ever used.
+    pub async fn open_local_session(
+        &self,
+        session: &SessionId,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<(), StoreError> {
+        if let Database::Sqlite(_) = self.database {
+            self.write(Statement { sql: CLOSE_LOCAL_SESSIONS, values: vec![now.0.into()] }).await?;
+        }
+        self.register(session, now, lease_until, true).await
+    }
+
+    /// Workers that live at `now`.
+    ///
+    /// # Errors
+    /// Of the surroundings, or `Bug` if a row cannot be read.
+    pub async fn sessions(&self, now: Timestamp) -> Result<Vec<Session>, StoreError> {
+        let session = |row: &Row| {
+            let name = row.text(0)?;
+            Ok(Session {
+                session: parsed("session_id", &name, SessionId::parse(&name).ok())?,
+                opened_at: Timestamp(row.int(1)?),
+                lease_until: Timestamp(row.int(2)?),
+                local: row.boolean(3)?,
+                running: number("task instances", row.int(4)?)?,
+            })
+        };
+        self.read(SESSIONS, &[now.0.into()]).await?.iter().map(session).collect()
+    }
+
     /// Registers a worker that lives until `lease_until` unless it says so again.
     ///
     /// # Errors
@@ -46,7 +101,17 @@ impl Store {
         now: Timestamp,
         lease_until: Timestamp,
     ) -> Result<(), StoreError> {
-        let values = vec![session.as_str().into(), now.0.into(), lease_until.0.into()];
+        self.register(session, now, lease_until, false).await
+    }
+
+    async fn register(
+        &self,
+        session: &SessionId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        local: bool,
+    ) -> Result<(), StoreError> {
+        let values = vec![session.as_str().into(), now.0.into(), lease_until.0.into(), local.into()];
         match self.write(Statement { sql: OPEN_SESSION, values }).await? {
             0 => Err(StoreError::Refused(format!(
                 "session `{session}` was opened before: every process needs a new name"

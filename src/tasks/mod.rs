@@ -73,6 +73,10 @@ pub struct TaskContext {
     pub fence: Fence,
     /// This attempt, from 1.
     pub try_number: u32,
+    /// When the attempt began: the only clock of a task that waits.
+    pub now: Timestamp,
+    /// When the run was created.
+    pub queued_at: Timestamp,
     /// The moment the run stands for; functions of time use it, never the clock.
     pub logical_date: Timestamp,
     /// The span of data: from here …
@@ -260,6 +264,7 @@ pub const KINDS: &[Kind] = &[
     #[cfg(feature = "data")]
     kind::<load::Load>(),
     kind::<noop::Noop>(),
+    kind::<sensor::Sensor>(),
     #[cfg(feature = "data")]
     kind::<sql::Sql>(),
     #[cfg(feature = "data")]
@@ -286,6 +291,7 @@ mod ingest;
 #[cfg(feature = "data")]
 mod load;
 mod noop;
+mod sensor;
 #[cfg(feature = "data")]
 mod sql;
 pub mod template;

@@ -217,6 +217,8 @@ fn context(
         map_index: assignment.ti.map_index,
         fence: assignment.fence,
         try_number: assignment.try_number,
+        now: (settings.now)(),
+        queued_at: birth.queued_at,
         logical_date: birth.logical_date,
         data_interval_start: birth.data_interval_start,
         data_interval_end: birth.data_interval_end,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control::{Assignment, Control, Handout, Report};
-use crate::core::ids::{Fence, RunKey, Timestamp};
+use crate::core::ids::{Fence, RunKey, SessionId, Timestamp};
 use crate::core::run::{Outcome, TiRef};
 use crate::tasks::Shared;
 
@@ -43,15 +43,15 @@ type Key = (RunKey, TiRef, Fence);
 /// Attempts under way, by claim.
 type Running = Arc<Mutex<BTreeMap<Key, CancellationToken>>>;
 
-/// Takes hand-outs until nobody can send any more. Every attempt reports to `control`, and is counted in
-/// `attempts`, so that a process can wait for those that were asked to stop.
+/// Takes the hand-outs of `session` until nobody can send any more. Every attempt reports to `control`, and is
+/// counted in `attempts`, so that a process can wait for those that were asked to stop.
 pub async fn run(
-    settings: Settings,
+    settings: Arc<Settings>,
     control: Control,
+    session: SessionId,
     mut handouts: mpsc::UnboundedReceiver<Handout>,
     attempts: TaskTracker,
 ) {
-    let settings = Arc::new(settings);
     let prepared = Arc::new(attempt::PreparedTasks::default());
     let running = Running::default();
     while let Some(handout) = handouts.recv().await {
@@ -61,7 +61,7 @@ pub async fn run(
                 let cancel = CancellationToken::new();
                 lock(&running).insert(key.clone(), cancel.clone());
                 let (settings, prepared) = (settings.clone(), prepared.clone());
-                let (control, running) = (control.clone(), running.clone());
+                let (control, running, session) = (control.clone(), running.clone(), session.clone());
                 attempts.spawn(async move {
                     let began = Instant::now();
                     let outcome = attempt::make(&settings, &prepared, &assignment, cancel).await;
@@ -70,7 +70,10 @@ pub async fn run(
                     }
                     lock(&running).remove(&key);
                     let (key, ti, fence) = key;
-                    control.report(Report { key, ti, fence, outcome }).await;
+                    let report = Report { session, key, ti, fence, outcome };
+                    if let Err(refused) = control.report(report).await {
+                        tracing::info!(%refused, "an outcome does not count");
+                    }
                 });
             }
             Handout::Stop { key, ti, fence } => {

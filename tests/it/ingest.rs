@@ -67,6 +67,8 @@ impl World {
             map_index: -1,
             fence: Fence(1),
             try_number: 1,
+            now: Timestamp(0),
+            queued_at: Timestamp(0),
             logical_date: at,
             data_interval_start: at,
             data_interval_end: at,

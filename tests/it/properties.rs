@@ -8,7 +8,8 @@ use std::time::Duration;
 use mainspring::core::dag::{Because, Dag, DagSettings, Edge, Expand, Task, TriggerRule};
 use mainspring::core::ids::{DagHash, DagId, Fence, PoolName, RunId, RunKey, SessionId, TaskId, Timestamp};
 use mainspring::core::run::{
-    Capacity, Decision, Input, LocalSlots, Outcome, Outputs, PoolUse, Run, RunBirth, RunType, Severity, TiRef,
+    Capacity, Decision, Input, Outcome, Outputs, PoolUse, Run, RunBirth, RunType, Severity, TiRef,
+    WorkerSlots,
 };
 use mainspring::core::state::{TaskState, legal_moves, legal_run_moves};
 use mainspring::core::step::step;
@@ -86,7 +87,7 @@ fn random_input(dice: &mut Dice<'_>, run: &Run, now: Timestamp) -> Input {
     };
     match dice.below(24) {
         0 => Input::Tick,
-        1..=7 => Input::Claimed { ti, fence: current.next(), session: session() },
+        1..=7 => Input::Claimed { ti, fence: current.next(), session: session(0) },
         8..=18 => Input::Reported { ti, fence, outcome },
         19 => Input::Lost { ti, fence },
         20..=21 => Input::Clear { tis: vec![ti] },
@@ -107,19 +108,21 @@ fn random_room(dice: &mut Dice<'_>, dag: &Dag, run: &Run) -> Capacity {
         .map(|(ti, _)| dag.task(ti.task).pool_slots)
         .sum();
     room.pools.insert(PoolName::parse("default_pool").unwrap(), PoolUse { size: POOL_SIZE, used: held });
-    room.local = (dice.below(2) == 0).then(|| LocalSlots {
-        session: session(),
-        free: dice.below(3) as u32,
-        queues: vec![dag.tasks()[0].queue.clone()],
-    });
+    for worker in 0..dice.below(3) {
+        room.workers.push(WorkerSlots {
+            session: session(worker as usize),
+            free: dice.below(3) as u32,
+            queues: vec![dag.tasks()[0].queue.clone()],
+        });
+    }
     room.paused = dice.below(10) == 0;
     room
 }
 
 const POOL_SIZE: u32 = 4;
 
-fn session() -> SessionId {
-    SessionId::parse("worker").unwrap()
+fn session(number: usize) -> SessionId {
+    SessionId::parse(&format!("worker_{number}")).unwrap()
 }
 
 fn new_run(dag: &Dag) -> Run {
@@ -180,8 +183,12 @@ fn check(dag: &Dag, before: &Run, after: &Run, decision: &Decision, room: &Capac
         let here = holding.iter().filter(|ti| ti.task == ix).count();
         assert!(task.max_active_tis_per_dagrun.is_none_or(|limit| here <= limit as usize), "task limit");
     }
-    let claimed = room.local.as_ref().map_or(0, |local| local.free) as usize;
-    assert!(decision.claims.len() <= claimed, "more claims than free slots");
+    for worker in &room.workers {
+        let claimed = decision.claims.iter().filter(|claim| claim.session == worker.session).count();
+        assert!(claimed <= worker.free as usize, "more claims than free slots");
+    }
+    let at_hand = |session: &SessionId| room.workers.iter().any(|worker| worker.session == *session);
+    assert!(decision.claims.iter().all(|claim| at_hand(&claim.session)), "a claim for nobody");
 }
 
 /// Left alone, with every claim answered by success, the run ends.
@@ -196,7 +203,7 @@ fn finish(dag: &Dag, run: &mut Run, mut now: Timestamp) {
         let mut room = Capacity::default();
         room.pools.insert(PoolName::parse("default_pool").unwrap(), PoolUse { size: POOL_SIZE, used: held });
         let queues = vec![dag.tasks()[0].queue.clone()];
-        room.local = Some(LocalSlots { session: session(), free: 100, queues });
+        room.workers = vec![WorkerSlots { session: session(0), free: 100, queues }];
         let before = run.clone();
         let decision = step(dag, run, &inputs, &room, now);
         check(dag, &before, run, &decision, &room);

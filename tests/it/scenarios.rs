@@ -27,8 +27,8 @@ use mainspring::core::ids::{
     DagHash, DagId, Fence, PoolName, QueueName, RunId, RunKey, SessionId, TaskId, Timestamp,
 };
 use mainspring::core::run::{
-    Capacity, Decision, Input, Instances, LocalSlots, Outcome, Outputs, PoolUse, PreviousRun, Run, RunBirth,
-    RunType, Severity, TiRef, UNMAPPED,
+    Capacity, Decision, Input, Instances, Outcome, Outputs, PoolUse, PreviousRun, Run, RunBirth, RunType,
+    Severity, TiRef, UNMAPPED, WorkerSlots,
 };
 use mainspring::core::select::{Reach, select};
 use mainspring::core::state::TaskState;
@@ -134,8 +134,8 @@ fn replay(text: &str, bench: &mut impl Bench) -> String {
             Some(name) => why(&dag, &run, &capacity, ti(&dag, name), now).to_string(),
             None => {
                 let inputs: Vec<_> = input.split("; ").map(|text| input_of(&dag, &run, text)).collect();
-                if let Some(local) = &mut capacity.local {
-                    local.free += ended(&run, &inputs);
+                if let Some(worker) = capacity.workers.first_mut() {
+                    worker.free += ended(&run, &inputs);
                 }
                 let before = run.clone();
                 let decision = bench.step(&dag, &mut run, &inputs, &capacity, now);
@@ -203,11 +203,12 @@ impl Room {
                 .iter()
                 .map(|(pool, &(size, others))| (pool.clone(), PoolUse { size, used: others + held(pool) }))
                 .collect(),
-            local: self.local.as_ref().map(|(slots, queues)| LocalSlots {
+            workers: Vec::from_iter(self.local.as_ref().map(|(slots, queues)| WorkerSlots {
                 session: session(),
                 free: slots.saturating_sub(running),
                 queues: queues.clone(),
-            }),
+            })),
+            active_runs_max: None,
             other_active_runs: self.other_runs,
             other_active_tis: self.other_tis.clone(),
             previous: self.previous.clone(),

@@ -3,23 +3,21 @@
 //! `raw_commits_per_second` is what the same disk does at the same moment with one-row transactions, and
 //! `commits_ratio` how close the workload came to it: hand-offs cannot be faster than the disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
-use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
-
-use super::{CliError, Globals, print_line};
-use crate::control;
-use crate::core::dag::{Because, DEFAULT_QUEUE, Dag, DagSettings, Edge, Task};
-use crate::core::ids::{DagHash, DagId, QueueName, RunId, RunKey, TaskId};
+use super::{CliError, Globals, local, print_line};
+use crate::control::{self, Scope};
+use crate::core::dag::{Because, Dag, DagSettings, Edge, Task};
+use crate::core::ids::{DagHash, DagId, RunId, RunKey, TaskId};
 use crate::core::run::{RunBirth, RunType};
 use crate::core::state::RunState;
 use crate::store::{Created, Durability, Store};
 use crate::{engine, worker};
+use clap::{Args, Subcommand};
+use serde::Serialize;
 
 mod parse;
 mod trace;
@@ -160,11 +158,10 @@ async fn drive(
     recorder: Arc<Recorder>,
 ) -> Result<(f64, i64), CliError> {
     let settings = control::Settings {
-        slots,
-        queues: vec![QueueName::parse(DEFAULT_QUEUE).expect("the constant is a valid name")],
-        session: super::run::session(),
-        pools: std::collections::BTreeMap::new(),
         now: engine::now,
+        scope: Scope::Own { pools: BTreeMap::new() },
+        poll_every: Duration::from_secs(1),
+        tries_max: Some(1),
         watch: None,
     };
     let worker_settings = worker::Settings {
@@ -173,21 +170,19 @@ async fn drive(
         now: engine::now,
         trace: Some(Box::new(move |assignment, began, ended| recorder.record(assignment, began, ended))),
     };
-    let (handouts, inbox) = mpsc::unbounded_channel();
-    let (control, driver) = control::start(store.clone(), settings, handouts);
-    let attempts = tokio::spawn(worker::run(worker_settings, control.clone(), inbox, TaskTracker::new()));
+    let (control, driver) = control::start(store.clone(), settings);
+    let worker = local::start(&control, worker_settings, slots).await?;
     let birth = birth(&dag);
     store.put_dag_version(&dag.hash, &dag.id, "{}").await?;
     let dag = Arc::new(dag);
     let began = Instant::now();
-    let Created::New(run) = store.create_run(&birth, &dag).await? else {
+    let Created::New(_) = control.create(&birth, &dag).await? else {
         return Err(CliError::Environment("a run of a random name exists already".to_owned()));
     };
-    let ended = control.drive(run, dag.clone(), std::collections::BTreeMap::new()).await;
-    let state = ended.await.ok();
+    let state = control.follow(birth.key.clone()).await.await.ok();
     let seconds = began.elapsed().as_secs_f64();
+    worker.stop().await;
     drop(control);
-    attempts.abort();
     driver.await.map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
     if state != Some(RunState::Success) {
         return Err(CliError::Environment(format!("the workload ended as {state:?}, not success")));

@@ -75,6 +75,8 @@ impl Home {
             map_index: -1,
             fence: Fence(fence),
             try_number: 1,
+            now: Timestamp(0),
+            queued_at: Timestamp(0),
             logical_date: at,
             data_interval_start: at,
             data_interval_end: at,

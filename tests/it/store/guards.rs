@@ -28,11 +28,9 @@ pub(crate) async fn a_database_from_a_newer_version_is_refused(home: Home) {
         Err(error) => error,
     };
     assert_eq!(error.class(), ErrorClass::Environment);
-    assert_eq!(
-        error.to_string(),
-        "the database is from a newer version of mainspring (schema 7, this binary knows 1): use that version, \
-         or another database"
-    );
+    let text = error.to_string();
+    assert!(text.starts_with("the database is from a newer version of mainspring (schema 7, this"), "{text}");
+    assert!(text.ends_with("use that version, or another database"), "{text}");
 }
 
 pub(crate) async fn a_stale_version_is_a_conflict_and_writes_nothing(home: Home) {
