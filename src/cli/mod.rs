@@ -25,6 +25,7 @@ mod progress;
 mod run;
 mod runs;
 mod schema;
+mod serve;
 mod table;
 mod tasks;
 
@@ -82,6 +83,8 @@ pub enum Output {
 enum Command {
     /// Run DAGs once, now, without a server; exit 0 iff all succeeded
     Run(run::Run),
+    /// Run DAGs on time until told to stop
+    Serve(serve::Serve),
     /// Check DAG files; every problem at once
     Check(check::Check),
     /// Write DAG files in canonical form
@@ -220,6 +223,7 @@ fn execute(line: CommandLine) -> Result<(), CliError> {
         Command::Schema(args) => schema::run(&args, &globals),
         Command::Dags(args) => dags::run(&args, &globals),
         Command::Run(args) => block_on(run::run(args, globals)),
+        Command::Serve(args) => block_on(serve::run(args, globals)),
         Command::Runs(args) => block_on(runs::run(args, globals)),
         Command::Tasks(args) => block_on(tasks::run(args, globals)),
         Command::Db(args) => block_on(db::run(args, globals)),

@@ -23,6 +23,7 @@ use crate::core::state::RunState;
 use crate::store::{Created, Orphan, Store, StoreError};
 
 pub mod ask;
+pub mod backfill;
 mod driver;
 mod entry;
 mod lines;

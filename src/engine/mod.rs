@@ -6,6 +6,7 @@ use crate::core::ids::Timestamp;
 
 pub mod files;
 pub mod lease;
+pub mod scheduler;
 
 /// The wall clock.
 #[must_use]

@@ -1,0 +1,91 @@
+//! `serve`: scheduler, reaper, courier and worker in one process, and the door for everybody else.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{CliError, Globals, home, local};
+use crate::control::{self, Scope};
+use crate::engine::scheduler::{self, Scheduler};
+use crate::{engine, worker};
+
+/// Run DAGs on time until told to stop.
+#[derive(Args)]
+pub(super) struct Serve {
+    /// Address of the API
+    #[arg(long, env = "MAINSPRING_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Run no tasks in this process: leave them to workers elsewhere
+    #[arg(long)]
+    no_worker: bool,
+}
+
+/// How often a database that others write to is looked at; one that is ours alone is looked at less often,
+/// because nothing happens to it that we do not know.
+const POLL_SHARED: Duration = Duration::from_secs(1);
+const POLL_OWN: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
+    let store = home::open_store(&globals).await?;
+    store.migrate().await?;
+    for (pool, slots) in home::pools(&globals)? {
+        store.set_pool(&pool, slots).await?;
+    }
+    let poll_every = if store.is_shared() { POLL_SHARED } else { POLL_OWN };
+    let settings =
+        control::Settings { now: engine::now, scope: Scope::All, poll_every, tries_max: None, watch: None };
+    let (control, driver) = control::start(store.clone(), settings);
+    let local = if args.no_worker {
+        None
+    } else {
+        let worker = worker::Settings {
+            shared: home::shared(&globals, globals.config.dags.clone())?,
+            logs: globals.config.logs(),
+            now: engine::now,
+            trace: None,
+        };
+        Some(local::start(&control, worker, globals.config.slots).await?)
+    };
+    let stop = CancellationToken::new();
+    let scheduler = Scheduler::default();
+    let settings = scheduler::Settings { now: engine::now, poll_every, folder: globals.config.dags.clone() };
+    let scheduling = tokio::spawn(scheduler.clone().run(control.clone(), settings, stop.clone()));
+    eprintln!("mainspring serves {} (database {})", globals.config.dags.display(), home::shown(&globals));
+    until_told().await;
+    eprintln!("draining: running tasks may end; once more stops at once");
+    stop.cancel();
+    let drained = async {
+        if let Some(local) = local {
+            local.stop().await;
+        }
+        if let Err(error) = scheduling.await {
+            tracing::warn!(%error, "the scheduler ended badly");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = until_told() => {
+            eprintln!("stopped at once; what was running is repeated when a server starts again");
+            std::process::exit(1);
+        }
+    }
+    drop(control);
+    driver.await.map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
+    store.close().await;
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn until_told() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        drop(tokio::signal::ctrl_c().await);
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
