@@ -1,9 +1,13 @@
-//! `db migrate`, `db check`.
+//! `db migrate`, `db check`, `db prune`.
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{CliError, Globals, Output, home, print_json, print_line};
+use crate::core::ids::Timestamp;
+use crate::engine;
+use crate::store::Store;
+use crate::tasks::units::parse_span;
 
 /// Look after the database of run state.
 #[derive(Subcommand)]
@@ -12,11 +16,27 @@ pub(super) enum Db {
     Migrate,
     /// Check that the database can be reached, has this program's schema, and is sound
     Check,
+    /// Delete runs that ended long ago, with all that belongs to them
+    Prune {
+        /// Runs that ended before this moment
+        #[arg(long, value_name = "TIME", conflicts_with = "keep")]
+        before: Option<String>,
+        /// Runs that ended longer ago than this: `90d`
+        #[arg(long, value_name = "SPAN", required_unless_present = "before")]
+        keep: Option<String>,
+        /// Only count them
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 pub(super) async fn run(command: Db, globals: Globals) -> Result<(), CliError> {
     let store = home::open_store(&globals).await?;
     let what = match command {
+        Db::Prune { before, keep, dry_run } => {
+            let before = limit(before.as_deref(), keep.as_deref())?;
+            return prune(&store, &globals, before, dry_run).await;
+        }
         Db::Migrate => {
             store.migrate().await?;
             "migrated"
@@ -30,6 +50,42 @@ pub(super) async fn run(command: Db, globals: Globals) -> Result<(), CliError> {
     match globals.output {
         Output::Json => print_json(&json!({ "state": what, "schema_version": version })),
         Output::Table => print_line(&format!("the database is {what}: schema version {version}")),
+    }
+    Ok(())
+}
+
+/// The moment before which runs are old.
+fn limit(before: Option<&str>, keep: Option<&str>) -> Result<Timestamp, CliError> {
+    if let Some(text) = before {
+        return Timestamp::parse(text).ok_or_else(|| {
+            CliError::User(format!("--before `{text}` is no time\nhint: 2026-01-31 or 2026-01-31T02:00:00Z"))
+        });
+    }
+    let text = keep.unwrap_or_default();
+    let span = parse_span(text)
+        .ok_or_else(|| CliError::User(format!("--keep `{text}` is no span of time\nhint: 90d, 12h")))?;
+    Ok(engine::now().minus(span))
+}
+
+async fn prune(store: &Store, globals: &Globals, before: Timestamp, dry_run: bool) -> Result<(), CliError> {
+    let mut runs = store.prunable(before).await?;
+    if !dry_run {
+        runs = 0;
+        loop {
+            match store.prune(before).await? {
+                0 => break,
+                some => runs += some,
+            }
+        }
+    }
+    match globals.output {
+        Output::Json => {
+            print_json(&json!({ "runs": runs, "before": before.to_string(), "dry_run": dry_run }))
+        }
+        Output::Table => {
+            let verb = if dry_run { "would be deleted" } else { "deleted" };
+            print_line(&format!("{runs} runs that ended before {before} {verb}"));
+        }
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod migrate;
 mod moves;
 mod outbox;
 mod postgres;
+mod prune;
 mod room;
 mod runs;
 mod sessions;

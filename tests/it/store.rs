@@ -6,7 +6,9 @@ mod claims;
 mod guards;
 mod home;
 mod measured;
+mod prune;
 mod rows;
+mod schedules;
 
 use home::Home;
 
@@ -60,6 +62,13 @@ on_both! {
     guards::of_many_writers_of_one_version_one_wins,
     guards::a_failing_commit_does_not_harm_its_neighbours,
     guards::a_transaction_that_was_not_finished_leaves_nothing,
+    prune::only_runs_that_ended_before_are_pruned,
+    schedules::of_two_schedulers_one_moves_a_schedule_on,
+    schedules::what_a_schedule_leaves_out_is_kept,
+    schedules::a_paused_or_lost_dag_is_not_due,
+    schedules::runs_start_in_order_within_the_limit_and_backfills_last,
+    schedules::a_run_is_found_by_its_time_and_by_what_waits_for_a_worker,
+    schedules::the_run_before_is_the_one_with_the_date_before,
     claims::eight_claimers_never_get_one_instance_twice,
     claims::a_claim_is_seen_by_the_run_as_a_new_version,
     claims::a_session_that_is_not_live_gets_nothing,
