@@ -1,10 +1,12 @@
 """Kills servers and workers with SIGKILL at random moments and checks from outside that nothing is doubled or lost.
 
 usage: crash_campaign.py MAINSPRING_BINARY --database sqlite|postgres [--kills 200] [--seed 1] [--every 0.3]
+       crash_campaign.py MAINSPRING_BINARY --database postgres --runs 2000 --every 5 --postgres-restarts 2
 
 With SQLite one server runs DAGs; with Postgres there are two servers without a worker of their own and three workers
-elsewhere. Every task writes to a witness file when it starts and when it ends. Meanwhile runs are asked for over the
-API; each answer is remembered. Victims are started again at once. At the end, left alone, everything must come to
+elsewhere. The first form kills so many times while runs are asked for over the API; the second asks for so many runs
+and kills until all have ended, the database server included. Every task writes to a witness file when it starts and when it ends. Each answer of the API is
+remembered. Victims are started again at once. At the end, left alone, everything must come to
 rest, and then must hold:
 
 - every scheduled instant between the first and the last has exactly one run; every acknowledged run exists;
@@ -41,14 +43,16 @@ tasks:
 {tasks}
 ---
 dag_id: asked
-max_active_runs: 8
+max_active_runs: 64
 default_args: {{retries: 2, retry_delay: 1s}}
 tasks:
 {tasks}
 """
 WITNESS = "echo \"start $MAINSPRING_DAG_ID $MAINSPRING_RUN_ID $MAINSPRING_TASK_ID $MAINSPRING_TRY_NUMBER\" >> {file}; {work}; " \
           "echo \"end $MAINSPRING_DAG_ID $MAINSPRING_RUN_ID $MAINSPRING_TASK_ID $MAINSPRING_TRY_NUMBER\" >> {file}"
-TASKS = [("a", []), ("b", ["a"]), ("c", ["a"]), ("d", ["b", "c"]), ("e", ["d"])]
+# Two diamonds, one after the other.
+TASKS = [("a", []), ("b", ["a"]), ("c", ["a"]), ("d", ["b", "c"]), ("e", ["d"]),
+         ("f", ["e"]), ("g", ["e"]), ("h", ["e"]), ("i", ["f", "g", "h"]), ("j", ["i"])]
 REST_SECONDS_MAX = 240
 
 
@@ -161,6 +165,41 @@ class House:
             return [[("" if v is None else str(v)) for v in row] for row in db.execute(sql)]
 
 
+def disturb(house):
+    victim = house.random.choice(sorted(house.processes))
+    house.kill(victim)
+    house.start(victim)
+
+
+def ask_for_runs(house, count):
+    """Asks until so many runs are acknowledged. A name that was asked for and not acknowledged is asked for again."""
+    acknowledged = []
+    while len(acknowledged) < count:
+        answer = house.ask("POST", "/dags/asked/dagRuns", {"run_id": f"asked__{len(acknowledged)}"})
+        if answer is not None:
+            acknowledged.append(answer["run_id"])
+    return acknowledged
+
+
+def until_done(house, count, every, restarts):
+    """Kills until all runs have ended; answers the kills."""
+    kills, left = 0, list(range(restarts, 0, -1))
+    while True:
+        time.sleep(every)
+        done = int(house.rows("SELECT count(*) FROM dag_run WHERE dag_id = 'asked' AND state IN ('success', 'failed')")[0][0])
+        print(f"{kills} kills, {done} of {count} runs", file=sys.stderr)
+        if done >= count:
+            return kills
+        disturb(house)
+        kills += 1
+        if left and done >= count * (restarts + 1 - left[0]) // (restarts + 1):
+            print("the database server is stopped and started again", file=sys.stderr)
+            house.postgres.stop("immediate")
+            time.sleep(1)
+            house.postgres.start()
+            left.pop(0)
+
+
 def campaign(house, kills, every):
     """Kills at random moments; answers the runs that were acknowledged."""
     acknowledged, refused = [], 0
@@ -173,9 +212,7 @@ def campaign(house, kills, every):
                 refused += 1
             else:
                 acknowledged.append(answer["run_id"])
-        victim = house.random.choice(sorted(house.processes))
-        house.kill(victim)
-        house.start(victim)
+        disturb(house)
         if n % 20 == 19:
             print(f"{n + 1} kills, {len(acknowledged)} acknowledged runs", file=sys.stderr)
     return acknowledged
@@ -250,6 +287,8 @@ def main():
     parser.add_argument("--database", choices=["sqlite", "postgres"], required=True)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=int, help="ask for so many runs, and kill until they have ended")
+    parser.add_argument("--postgres-restarts", type=int, default=0)
     parser.add_argument("--every", type=float, default=0.3, help="mean seconds between kills")
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     arguments = parser.parse_args()
@@ -266,7 +305,12 @@ def main():
             if time.monotonic() > deadline:
                 raise SystemExit(f"no server answers: see {folder}")
             time.sleep(0.2)
-        acknowledged = campaign(house, arguments.kills, arguments.every)
+        kills = arguments.kills
+        if arguments.runs:
+            acknowledged = ask_for_runs(house, arguments.runs)
+            kills = until_done(house, arguments.runs, arguments.every, arguments.postgres_restarts)
+        else:
+            acknowledged = campaign(house, kills, arguments.every)
         last = int(time.time()) * 1_000_000
         rested = rest(house, last)
         found, figures = violations(house, acknowledged, start * 1_000_000)
@@ -275,7 +319,7 @@ def main():
             house.kill(name)
         if house.postgres:
             house.postgres.stop()
-    print(json.dumps({"database": arguments.database, "seed": arguments.seed, "kills": arguments.kills, **figures,
+    print(json.dumps({"database": arguments.database, "seed": arguments.seed, "kills": kills, **figures,
                       "seconds": round(time.monotonic() - began, 1), "seconds_to_rest": round(rested, 1),
                       "violations": len(found)}))
     for one in found[:20]:

@@ -162,7 +162,13 @@ impl Driver {
 
     /// Free slots: runs that wait for some look again, as many as there are slots, in their order.
     pub(super) fn wake_waiting(&mut self) {
-        for key in self.waiting.front(self.workers.free() as usize) {
+        let queues = self.workers.free_queues();
+        let is_served = |key: &&RunKey| {
+            let value = self.runs.get(*key).and_then(|entry| entry.value.as_deref());
+            value.is_none_or(|value| value.run.waits_for_worker(&value.dag, |queue| queues.contains(queue)))
+        };
+        let free = self.workers.free() as usize;
+        for key in self.waiting.iter().filter(is_served).take(free).cloned().collect::<Vec<_>>() {
             self.wake(key);
         }
     }
@@ -346,7 +352,7 @@ impl Driver {
         if let Some(at) = decision.next_due {
             self.timers.set(at, key);
         }
-        let (for_worker, for_room) = (value.run.waits_for_worker(), value.run.waits_for_room());
+        let (for_worker, for_room) = (value.run.waits_for_worker(&value.dag, |_| true), value.run.waits_for_room());
         self.waiting.set(entry.rank(), key, for_worker);
         self.blocked.set(entry.rank(), key, for_room);
         let frees = decision.changes.iter().any(|c| c.from.holds_slots() && !c.to.state.holds_slots());

@@ -24,6 +24,11 @@ impl Line {
         self.0.first().map(|&(rank, _)| rank)
     }
 
+    /// All of them, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RunKey> {
+        self.0.iter().map(|(_, key)| key)
+    }
+
     /// The first `count` of them, who stay in line.
     pub(super) fn front(&self, count: usize) -> Vec<RunKey> {
         self.0.iter().take(count).map(|(_, key)| key.clone()).collect()

@@ -327,7 +327,7 @@ impl Dag {
     }
 
     /// Names of the queues in use, in ascending order.
-    pub(super) fn queues(&self) -> &[QueueName] {
+    pub fn queues(&self) -> &[QueueName] {
         &self.derived.queues
     }
 

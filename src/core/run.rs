@@ -13,7 +13,7 @@ pub use super::decision::{
     Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Outcome, PoolUse, PreviousRun, Refusal,
     RunChange, Severity, WorkerSlots,
 };
-use super::ids::{DagHash, Fence, RunKey, SessionId, Timestamp};
+use super::ids::{DagHash, Fence, QueueName, RunKey, SessionId, Timestamp};
 use super::index::{Frontier, Index};
 pub use super::reason::Reason;
 use super::state::{RunState, TaskState, spelled};
@@ -263,10 +263,11 @@ impl Run {
         }
     }
 
-    /// Whether instances wait for a worker.
+    /// Whether instances wait for a worker of a queue that `serves` names.
     #[must_use]
-    pub fn waits_for_worker(&self) -> bool {
-        self.state == RunState::Running && self.index.queued.iter().any(|line| !line.is_empty())
+    pub fn waits_for_worker(&self, dag: &Dag, serves: impl Fn(&QueueName) -> bool) -> bool {
+        let mut lines = dag.queues().iter().zip(&self.index.queued);
+        self.state == RunState::Running && lines.any(|(queue, line)| !line.is_empty() && serves(queue))
     }
 
     /// Whether instances wait for a pool, a limit or a run before: for room that others give back.
