@@ -162,15 +162,19 @@ impl Driver {
 
     /// Free slots: runs that wait for some look again, as many as there are slots, in their order.
     pub(super) fn wake_waiting(&mut self) {
-        let queues = self.workers.free_queues();
-        let is_served = |key: &&RunKey| {
-            let value = self.runs.get(*key).and_then(|entry| entry.value.as_deref());
-            value.is_none_or(|value| value.run.waits_for_worker(&value.dag, |queue| queues.contains(queue)))
-        };
         let free = self.workers.free() as usize;
-        for key in self.waiting.iter().filter(is_served).take(free).cloned().collect::<Vec<_>>() {
+        for key in self.served().take(free).cloned().collect::<Vec<_>>() {
             self.wake(key);
         }
+    }
+
+    /// Runs that wait for a worker and that somebody with a free slot serves, in their order.
+    pub(super) fn served(&self) -> impl Iterator<Item = &RunKey> {
+        let queues = self.workers.free_queues();
+        self.waiting.iter().filter(move |key| {
+            let value = self.runs.get(*key).and_then(|entry| entry.value.as_deref());
+            value.is_none_or(|value| value.run.waits_for_worker(&value.dag, |queue| queues.contains(queue)))
+        })
     }
 
     fn wake(&mut self, key: RunKey) {

@@ -19,11 +19,6 @@ impl Line {
         }
     }
 
-    /// The rank of who is first.
-    pub(super) fn first(&self) -> Option<Rank> {
-        self.0.first().map(|&(rank, _)| rank)
-    }
-
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &RunKey> {
         self.0.iter().map(|(_, key)| key)

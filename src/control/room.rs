@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Scope;
 use super::driver::Driver;
-use super::entry::Value;
+use super::entry::{Entry, Value};
 use crate::core::dag::Dag;
 use crate::core::ids::{PoolName, RunKey};
 use crate::core::run::{Capacity, PoolUse};
@@ -48,7 +48,8 @@ impl Driver {
         let entry = &self.runs[key];
         let value = entry.value.as_deref().expect("only a loaded run is stepped");
         let (is_late, _) = entry.rank();
-        let others_first = is_late && self.waiting.first().is_some_and(|(late, _)| !late);
+        let comes_first = |key| self.runs.get(key).is_some_and(|entry: &Entry| !entry.rank().0);
+        let others_first = is_late && self.served().next().is_some_and(comes_first);
         let mut capacity = shared(&value.dag, room);
         if !others_first {
             capacity.workers = self.workers.slots();
