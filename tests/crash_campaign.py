@@ -101,7 +101,7 @@ class Postgres:
 class House:
     """The processes under test."""
 
-    def __init__(self, binary, database, folder, seed):
+    def __init__(self, binary, database, folder, seed, servers=2, workers=3, slots=4):
         self.binary, self.folder, self.random = os.path.abspath(binary), folder, random.Random(seed)
         self.witness = os.path.join(folder, "witness")
         self.token = os.path.join(folder, "token")
@@ -111,21 +111,21 @@ class House:
         os.makedirs(os.path.join(folder, "dags"))
         self.postgres = Postgres(folder) if database == "postgres" else None
         self.commands, self.processes, self.ports = {}, {}, []
-        for n in range(2 if self.postgres else 1):
+        for n in range(servers if self.postgres else 1):
             port = free_port()
             self.ports.append(port)
             home = os.path.join(folder, f"home-{n}")
-            command = [self.binary, "--home", home, "--dags", os.path.join(folder, "dags"), "--slots", "8",
+            command = [self.binary, "--home", home, "--dags", os.path.join(folder, "dags"), "--slots", str(2 * slots),
                        "serve", "--listen", f"127.0.0.1:{port}", "--token-file", self.token]
             if self.postgres:
                 command[1:1] = ["--database", self.postgres.url]
                 command.append("--no-worker")
             self.commands[f"server-{n}"] = command
-        for n in range(3 if self.postgres else 0):
+        for n in range(workers if self.postgres else 0):
             servers = [word for port in self.ports for word in ("--server", f"http://127.0.0.1:{port}")]
             self.commands[f"worker-{n}"] = [
                 self.binary, "--home", os.path.join(folder, f"worker-{n}"), "--dags", os.path.join(folder, "dags"),
-                "--slots", "4", "worker", *servers, "--token-file", self.token]
+                "--slots", str(slots), "worker", *servers, "--token-file", self.token]
 
     def write_dags(self, start, work):
         script = WITNESS.format(file=self.witness, work=work)
