@@ -18,7 +18,7 @@
 //! | 2 | [`tasks`] | one file per kind of work |
 //! | 3 | [`dagbag`] | YAML to a DAG, all problems at once |
 //! | 4 | [`control`] | the single door to a run |
-//! | 5 | [`engine`], [`worker`], [`config`] | the loops; async begins here |
+//! | 5 | [`engine`], [`worker`], [`web`], [`config`] | the loops and the API; async begins here |
 //! | 6 | [`cli`] | one file per subcommand |
 //!
 //! Reading order: [`core::state`], [`core::dag`], [`core::run`], [`core::step`], three files of
@@ -36,4 +36,5 @@ pub mod engine;
 pub mod segment;
 pub mod store;
 pub mod tasks;
+pub mod web;
 pub mod worker;

@@ -1,11 +1,11 @@
-//! `runs clear | mark | cancel | why`, and the table of what changes.
+//! `runs clear | mark | cancel | why`, `dags pause | unpause | trigger`, and the table of what changes.
 
 use clap::Args;
 
 use super::door::Door;
-use super::{CliError, Globals, Output, print_json, print_line, table};
-use crate::control::ask::{Changed, Selection};
-use crate::core::state::TaskState;
+use super::{CliError, Globals, Output, print_json, print_line, run, runs, table};
+use crate::control::ask::{Changed, Selection, Trigger};
+use crate::core::state::{RunState, TaskState};
 
 /// A run of a DAG.
 #[derive(Args)]
@@ -85,6 +85,33 @@ pub(super) struct Why {
     task_id: Option<String>,
 }
 
+/// A DAG.
+#[derive(Args)]
+pub(super) struct WhichDag {
+    /// The DAG
+    #[arg(value_name = "DAG")]
+    dag_id: String,
+}
+
+/// Start a run.
+#[derive(Args)]
+pub(super) struct TriggerRun {
+    #[command(flatten)]
+    which: WhichDag,
+    /// The moment the run stands for (RFC 3339 or a date) [default: now]
+    #[arg(long, value_name = "TIME")]
+    logical_date: Option<String>,
+    /// A parameter of the DAG, as NAME=VALUE; repeat for more
+    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// The name of the run; said twice it is the same run [default: made from the moment]
+    #[arg(long, value_name = "RUN")]
+    run_id: Option<String>,
+    /// Wait until the run has ended; exit 0 iff it succeeded
+    #[arg(long)]
+    wait: bool,
+}
+
 impl Instances {
     fn selection(self, only_failed: bool) -> Selection {
         let Self { task_ids, map_index, upstream, downstream, past, future, dry_run } = self;
@@ -140,6 +167,42 @@ pub(super) async fn why(args: Why, globals: &Globals) -> Result<(), CliError> {
     }
     print_line(&table::text(&lines));
     Ok(())
+}
+
+pub(super) async fn pause(which: &WhichDag, globals: &Globals, paused: bool) -> Result<(), CliError> {
+    let dag_id = runs::parse_dag_id(&which.dag_id)?;
+    let door = Door::open(globals).await?;
+    let changed = door.pause(globals, &dag_id, paused).await?;
+    door.close().await?;
+    let (now, already) = if paused { ("paused", "paused already") } else { ("goes on", "is not paused") };
+    eprintln!("{dag_id}: {}", if changed { now } else { already });
+    Ok(())
+}
+
+pub(super) async fn trigger(args: &TriggerRun, globals: &Globals) -> Result<(), CliError> {
+    let dag_id = runs::parse_dag_id(&args.which.dag_id)?;
+    let asked = Trigger {
+        logical_date: args.logical_date.clone(),
+        params: run::parse_params(&args.params)?,
+        run_id: args.run_id.clone(),
+    };
+    let door = Door::open(globals).await?;
+    let key = door.trigger(globals, &dag_id, &asked).await?;
+    let state = if args.wait { Some(door.wait(&key).await?) } else { None };
+    door.close().await?;
+    match globals.output {
+        Output::Json => print_json(&serde_json::json!({
+            "dag_id": key.dag_id.as_str(), "run_id": key.run_id.as_str(), "state": state.map(RunState::as_str),
+        })),
+        Output::Table => print_line(key.run_id.as_str()),
+    }
+    match state {
+        None | Some(RunState::Success) => Ok(()),
+        Some(state) => {
+            eprintln!("the run ended as {state}");
+            Err(CliError::Failed)
+        }
+    }
 }
 
 fn instance(task_id: &str, map_index: i32) -> String {

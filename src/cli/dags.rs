@@ -1,4 +1,5 @@
-//! `mainspring dags list | show | graph | next`: what the DAG files say.
+//! `mainspring dags list | show | graph | next`: what the DAG files say; `pause | unpause | trigger` are in
+//! `change.rs`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::{CliError, Globals, Output, next, print_json, print_line, table};
+use super::{CliError, Globals, Output, block_on, change, next, print_json, print_line, table};
 use crate::core::dag::{Because, Dag, Edge, TaskIx};
 use crate::dagbag::{self, Bag, DagFile};
 
@@ -30,6 +31,12 @@ pub(super) enum Dags {
     },
     /// Print the next instants at which a DAG is due, on the wall clock of its zone and in UTC
     Next(next::Next),
+    /// Create and admit nothing new of a DAG; what runs goes on
+    Pause(change::WhichDag),
+    /// Let a paused DAG go on
+    Unpause(change::WhichDag),
+    /// Start a run
+    Trigger(change::TriggerRun),
 }
 
 /// What a graph is drawn in.
@@ -57,6 +64,9 @@ pub(super) fn run(command: &Dags, globals: &Globals) -> Result<(), CliError> {
             Ok(())
         }
         Dags::Next(args) => next::run(args, &find(&args.dag, globals)?, globals),
+        Dags::Pause(which) => block_on(change::pause(which, globals, true)),
+        Dags::Unpause(which) => block_on(change::pause(which, globals, false)),
+        Dags::Trigger(args) => block_on(change::trigger(args, globals)),
     }
 }
 

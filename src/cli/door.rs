@@ -1,14 +1,16 @@
-//! The way to the runs: the database itself. What is asked is the same whoever answers.
+//! The way to the runs: through the server of the home if one answers, or else into the database itself. What is
+//! asked is the same whoever answers.
 
 use tokio::task::JoinHandle;
 
+use super::served::Served;
 use super::{CliError, Globals, home};
 use crate::control::ask::{self, AskError, Changed, Selection, Trigger};
 use crate::control::{self, Control, Scope, Waits};
 use crate::core::ids::{DagId, RunKey};
-use crate::core::state::TaskState;
+use crate::core::state::{RunState, TaskState};
 use crate::engine;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// How often to look for what other processes did to the runs meanwhile.
 const POLL_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -16,9 +18,15 @@ const POLL_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 const TRIES_MAX: u32 = 8;
 
 /// The way to the runs.
-pub(super) struct Door {
-    control: Control,
-    driver: JoinHandle<Result<(), StoreError>>,
+pub(super) enum Door {
+    /// Through the server that has the home.
+    Served {
+        server: Served,
+        /// For reading only.
+        store: Store,
+    },
+    /// Into the database.
+    Direct { control: Control, driver: JoinHandle<Result<(), StoreError>> },
 }
 
 impl From<AskError> for CliError {
@@ -33,8 +41,11 @@ impl From<AskError> for CliError {
 }
 
 impl Door {
-    /// Opens the database of run state. Nothing is run here: what is asked for is done by the next server.
+    /// Finds the way. Without a server nothing is run: what is asked for is done by the next one.
     pub(super) async fn open(globals: &Globals) -> Result<Self, CliError> {
+        if let Some(server) = Served::find(&globals.config.home).await {
+            return Ok(Self::Served { server, store: home::open_reader(globals).await? });
+        }
         let store = home::open_store(globals).await?;
         let settings = control::Settings {
             now: engine::now,
@@ -44,17 +55,22 @@ impl Door {
             watch: None,
         };
         let (control, driver) = control::start(store, settings);
-        Ok(Self { control, driver })
+        Ok(Self::Direct { control, driver })
     }
 
     /// Waits until everything asked for is written.
     pub(super) async fn close(self) -> Result<(), CliError> {
-        let store = self.control.store().clone();
-        drop(self.control);
-        self.driver
-            .await
-            .map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
-        store.close().await;
+        match self {
+            Self::Served { store, .. } => store.close().await,
+            Self::Direct { control, driver } => {
+                let store = control.store().clone();
+                drop(control);
+                driver
+                    .await
+                    .map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
+                store.close().await;
+            }
+        }
         Ok(())
     }
 
@@ -64,22 +80,32 @@ impl Door {
         dag_id: &DagId,
         asked: &Trigger,
     ) -> Result<RunKey, CliError> {
-        self.take_up(globals, dag_id).await?;
-        let file = ask::latest(&self.control, dag_id).await?;
-        Ok(ask::trigger(&self.control, &file, asked, engine::now()).await?)
+        match self {
+            Self::Served { server, .. } => server.trigger(dag_id, asked).await,
+            Self::Direct { control, .. } => {
+                take_up(control, globals, dag_id).await?;
+                let file = ask::latest(control, dag_id).await?;
+                Ok(ask::trigger(control, &file, asked, engine::now()).await?)
+            }
+        }
     }
 
-    /// The DAG as its file says now, if it is in the DAG folder: no server may have seen it yet.
-    async fn take_up(&self, globals: &Globals, dag_id: &DagId) -> Result<(), CliError> {
-        let bag = crate::dagbag::load_path(&globals.config.dags);
-        if let Some(file) = bag.dags.iter().find(|file| file.dag.id == *dag_id) {
-            self.control.store().put_dag(&file.dag, &file.source, engine::now()).await?;
+    /// Waits until a run has ended.
+    pub(super) async fn wait(&self, key: &RunKey) -> Result<RunState, CliError> {
+        match self {
+            Self::Served { server, .. } => server.wait(key).await,
+            Self::Direct { .. } => Err(CliError::User(format!(
+                "the run {} waits for a server\nhint: start `mainspring serve`; `mainspring run` runs a DAG without one",
+                key.run_id
+            ))),
         }
-        Ok(())
     }
 
     pub(super) async fn clear(&self, key: &RunKey, asked: &Selection) -> Result<Vec<Changed>, CliError> {
-        Ok(ask::clear(&self.control, key, asked).await?)
+        match self {
+            Self::Served { server, .. } => server.clear(key, asked).await,
+            Self::Direct { control, .. } => Ok(ask::clear(control, key, asked).await?),
+        }
     }
 
     pub(super) async fn mark(
@@ -88,15 +114,24 @@ impl Door {
         asked: &Selection,
         state: TaskState,
     ) -> Result<Vec<Changed>, CliError> {
-        Ok(ask::mark(&self.control, key, asked, state).await?)
+        match self {
+            Self::Served { server, .. } => server.mark(key, asked, state).await,
+            Self::Direct { control, .. } => Ok(ask::mark(control, key, asked, state).await?),
+        }
     }
 
     pub(super) async fn cancel(&self, key: &RunKey) -> Result<(), CliError> {
-        Ok(ask::cancel(&self.control, key).await?)
+        match self {
+            Self::Served { server, .. } => server.cancel(key).await,
+            Self::Direct { control, .. } => Ok(ask::cancel(control, key).await?),
+        }
     }
 
     pub(super) async fn waits(&self, key: &RunKey, task_id: Option<&str>) -> Result<Vec<Waits>, CliError> {
-        Ok(control::waits(&self.control, key, task_id, engine::now()).await?)
+        match self {
+            Self::Served { server, .. } => server.waits(key, task_id).await,
+            Self::Direct { control, .. } => Ok(control::waits(control, key, task_id, engine::now()).await?),
+        }
     }
 
     /// False if it is so already.
@@ -106,8 +141,12 @@ impl Door {
         dag_id: &DagId,
         paused: bool,
     ) -> Result<bool, CliError> {
-        self.take_up(globals, dag_id).await?;
-        let store = self.control.store();
+        let control = match self {
+            Self::Served { server, .. } => return server.pause(dag_id, paused).await,
+            Self::Direct { control, .. } => control,
+        };
+        take_up(control, globals, dag_id).await?;
+        let store = control.store();
         if store.dag(dag_id).await?.is_none() {
             return Err(CliError::User(format!("there is no DAG `{dag_id}`")));
         }
@@ -116,6 +155,19 @@ impl Door {
 
     /// The newest run, or the one that was named.
     pub(super) async fn find_run(&self, dag_id: &str, run_id: Option<&str>) -> Result<RunKey, CliError> {
-        super::runs::find_run(self.control.store(), dag_id, run_id).await
+        let store = match self {
+            Self::Served { store, .. } => store,
+            Self::Direct { control, .. } => control.store(),
+        };
+        super::runs::find_run(store, dag_id, run_id).await
     }
+}
+
+/// The DAG as its file says now, if it is in the DAG folder: no server may have seen it yet.
+async fn take_up(control: &Control, globals: &Globals, dag_id: &DagId) -> Result<(), CliError> {
+    let bag = crate::dagbag::load_path(&globals.config.dags);
+    if let Some(file) = bag.dags.iter().find(|file| file.dag.id == *dag_id) {
+        control.store().put_dag(&file.dag, &file.source, engine::now()).await?;
+    }
+    Ok(())
 }

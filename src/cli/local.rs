@@ -58,7 +58,8 @@ async fn work(
         let worker = Worker { session: session.clone(), queues, free: slots, counted: true };
         let handouts = control.enlist(worker).await;
         let kept = lease::keep(control.store().clone(), session.clone(), stop.clone());
-        let run = worker::run(settings.clone(), control.clone(), session.clone(), handouts, attempts.clone());
+        let link = worker::Link::Local { control: control.clone(), session: session.clone() };
+        let run = worker::run(settings.clone(), link, handouts, worker::Running::default(), attempts.clone());
         let kept = tokio::select! {
             kept = kept => kept.unwrap_or(Kept::Closed),
             () = run => Kept::Closed,

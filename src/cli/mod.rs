@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Config, ConfigError, Said};
 use crate::store::{Durability, ErrorClass, StoreError};
 
+mod api;
 mod bench;
 mod change;
 mod check;
@@ -19,6 +20,7 @@ mod db;
 mod door;
 mod fmt;
 mod home;
+mod listen;
 mod local;
 mod next;
 mod progress;
@@ -26,8 +28,10 @@ mod run;
 mod runs;
 mod schema;
 mod serve;
+mod served;
 mod table;
 mod tasks;
+mod worker;
 
 /// Runs data pipelines from YAML files.
 #[derive(Parser)]
@@ -85,13 +89,15 @@ enum Command {
     Run(run::Run),
     /// Run DAGs on time until told to stop
     Serve(serve::Serve),
+    /// Run tasks for a server elsewhere
+    Worker(worker::Worker),
     /// Check DAG files; every problem at once
     Check(check::Check),
     /// Write DAG files in canonical form
     Fmt(fmt::Fmt),
     /// Print the JSON Schema of DAG files
     Schema(schema::Schema),
-    /// List and show DAGs
+    /// List, show, pause and trigger DAGs
     #[command(subcommand)]
     Dags(dags::Dags),
     /// List and show runs
@@ -224,6 +230,7 @@ fn execute(line: CommandLine) -> Result<(), CliError> {
         Command::Dags(args) => dags::run(&args, &globals),
         Command::Run(args) => block_on(run::run(args, globals)),
         Command::Serve(args) => block_on(serve::run(args, globals)),
+        Command::Worker(args) => block_on(worker::run(args, globals)),
         Command::Runs(args) => block_on(runs::run(args, globals)),
         Command::Tasks(args) => block_on(tasks::run(args, globals)),
         Command::Db(args) => block_on(db::run(args, globals)),

@@ -168,7 +168,7 @@ pub(super) fn parse_time(flag: &str, text: &str) -> Result<Timestamp, CliError> 
     })
 }
 
-fn parse_params(given: &[String]) -> Result<Map<String, Value>, CliError> {
+pub(super) fn parse_params(given: &[String]) -> Result<Map<String, Value>, CliError> {
     let mut params = Map::new();
     for text in given {
         let (name, value) = text.split_once('=').ok_or_else(|| {

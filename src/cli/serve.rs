@@ -1,12 +1,11 @@
 //! `serve`: scheduler, reaper, courier and worker in one process, and the door for everybody else.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Globals, home, local};
+use super::{CliError, Globals, home, listen, local};
 use crate::control::{self, Scope};
 use crate::engine::scheduler::{self, Scheduler};
 use crate::{engine, worker};
@@ -14,9 +13,8 @@ use crate::{engine, worker};
 /// Run DAGs on time until told to stop.
 #[derive(Args)]
 pub(super) struct Serve {
-    /// Address of the API
-    #[arg(long, env = "MAINSPRING_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    api: listen::Listen,
     /// Run no tasks in this process: leave them to workers elsewhere
     #[arg(long)]
     no_worker: bool,
@@ -29,6 +27,7 @@ const POLL_OWN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     let store = home::open_store(&globals).await?;
+    let door = args.api.open(&globals).await?;
     store.migrate().await?;
     for (pool, slots) in home::pools(&globals)? {
         store.set_pool(&pool, slots).await?;
@@ -52,7 +51,9 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     let scheduler = Scheduler::default();
     let settings = scheduler::Settings { now: engine::now, poll_every, folder: globals.config.dags.clone() };
     let scheduling = tokio::spawn(scheduler.clone().run(control.clone(), settings, stop.clone()));
-    eprintln!("mainspring serves {} (database {})", globals.config.dags.display(), home::shown(&globals));
+    let (url, database) = (door.url().to_owned(), home::shown(&globals));
+    let api = door.start(&globals, control.clone(), scheduler, stop.clone())?;
+    eprintln!("mainspring serves {} at {url} (database {database})", globals.config.dags.display());
     until_told().await;
     eprintln!("draining: running tasks may end; once more stops at once");
     stop.cancel();
@@ -63,6 +64,7 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
         if let Err(error) = scheduling.await {
             tracing::warn!(%error, "the scheduler ended badly");
         }
+        api.stop().await;
     };
     tokio::select! {
         () = drained => {}
@@ -78,7 +80,7 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
 }
 
 /// Waits for Ctrl-C or SIGTERM.
-async fn until_told() {
+pub(super) async fn until_told() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut term) = signal(SignalKind::terminate()) else {
         drop(tokio::signal::ctrl_c().await);

@@ -28,13 +28,16 @@ mod driver;
 mod entry;
 mod lines;
 mod load;
+mod logs;
 mod patience;
 mod poll;
 mod room;
 mod waits;
+pub mod wire;
 mod workers;
 
 pub use load::{Dags, Loaded, load};
+pub use logs::{LOG_BYTES_MAX, log_path, put_piece, read_piece};
 pub use waits::{Waits, waits};
 
 /// Orders that may wait.

@@ -11,6 +11,7 @@ pub mod bench;
 mod chunked;
 mod claim;
 mod commit;
+mod counts;
 mod dags;
 mod db;
 mod error;

@@ -25,6 +25,10 @@ const LOST: &str = "SELECT r.dag_id, r.run_id, t.task_id, t.map_index, t.fence, 
      WHERE t.state = 'running' AND (s.session_id IS NULL OR s.closed_at_us IS NOT NULL OR s.lease_until_us <= $1) \
      ORDER BY t.run_no, t.task_id, t.map_index LIMIT $2";
 
+const HELD: &str = "SELECT r.dag_id, r.run_id, t.task_id, t.map_index, t.fence, t.session_id \
+     FROM task_instance AS t JOIN dag_run AS r ON r.run_no = t.run_no \
+     WHERE t.state = 'running' AND t.session_id = $1 ORDER BY t.run_no, t.task_id, t.map_index";
+
 /// A running instance whose holder is gone: a candidate for `Input::Lost`, to be judged by its fence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
@@ -53,6 +57,17 @@ pub struct Session {
     pub local: bool,
     /// Attempts it is making.
     pub running: u32,
+}
+
+fn claim(row: &Row) -> Result<Orphan, StoreError> {
+    let session = row.text(5)?;
+    Ok(Orphan {
+        run_key: run_key(row, 0, 1)?,
+        task_id: task_id(row, 2)?,
+        map_index: number("map_index", row.int(3)?)?,
+        fence: Fence(row.int(4)?),
+        session: parsed("session_id", &session, SessionId::parse(&session).ok())?,
+    })
 }
 
 impl Store {
@@ -148,17 +163,14 @@ impl Store {
     /// # Errors
     /// Of the surroundings, or `Bug` if a row cannot be read.
     pub async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Orphan>, StoreError> {
-        let mut orphans = Vec::new();
-        for row in self.read(LOST, &[now.0.into(), i64::from(limit).into()]).await? {
-            let session = row.text(5)?;
-            orphans.push(Orphan {
-                run_key: run_key(&row, 0, 1)?,
-                task_id: task_id(&row, 2)?,
-                map_index: number("map_index", row.int(3)?)?,
-                fence: Fence(row.int(4)?),
-                session: parsed("session_id", &session, SessionId::parse(&session).ok())?,
-            });
-        }
-        Ok(orphans)
+        self.read(LOST, &[now.0.into(), i64::from(limit).into()]).await?.iter().map(claim).collect()
+    }
+
+    /// What a session holds: the instances that are `running` under a claim of it.
+    ///
+    /// # Errors
+    /// Of the surroundings, or `Bug` if a row cannot be read.
+    pub async fn held(&self, session: &SessionId) -> Result<Vec<Orphan>, StoreError> {
+        self.read(HELD, &[session.as_str().into()]).await?.iter().map(claim).collect()
     }
 }

@@ -5,24 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::control::{LOG_BYTES_MAX, log_path};
 use crate::core::dag::Dag;
-use crate::core::ids::{Fence, RunKey, TaskId, Timestamp};
+use crate::core::ids::{Fence, RunKey, Timestamp};
 use crate::core::run::TiRef;
 use crate::tasks::TaskLog;
-
-/// A log may grow to this size; then one line says that the rest is left out.
-const LOG_BYTES_MAX: u64 = 64 << 20;
-
-/// Where the log of an attempt is: ids are parsed, so the path cannot leave `logs`.
-#[must_use]
-pub fn log_path(logs: &Path, key: &RunKey, task: &TaskId, map_index: i32, fence: Fence) -> PathBuf {
-    let folder = logs.join(key.dag_id.as_str()).join(key.run_id.as_str()).join(task.as_str());
-    folder.join(if map_index < 0 {
-        format!("{}.log", fence.0)
-    } else {
-        format!("{map_index}.{}.log", fence.0)
-    })
-}
 
 struct Writer {
     path: PathBuf,

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("control", 4),
     ("engine", 5),
     ("worker", 5),
+    ("web", 5),
     ("config", 5),
     ("cli", 6),
 ];

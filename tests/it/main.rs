@@ -18,5 +18,8 @@ mod publish;
 mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;
+mod server;
 mod store;
 mod timetable;
+mod web;
+mod worker;
