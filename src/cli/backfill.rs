@@ -45,11 +45,11 @@ enum ReprocessArg {
     Completed,
 }
 
-pub(super) async fn run(args: Backfill, globals: &Globals) -> Result<(), CliError> {
+pub(super) async fn run(args: &Backfill, globals: &Globals) -> Result<(), CliError> {
     let dag_id = runs::parse_dag_id(&args.dag_id)?;
     let asked = BackfillAsked {
-        from: args.from,
-        to: args.to,
+        from: args.from.clone(),
+        to: args.to.clone(),
         reprocess: match args.reprocess {
             ReprocessArg::None => Reprocess::None,
             ReprocessArg::Failed => Reprocess::Failed,

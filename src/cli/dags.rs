@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::{CliError, Globals, Output, block_on, change, next, print_json, print_line, table};
+use super::{CliError, Globals, Output, backfill, block_on, change, next, print_json, print_line, table};
 use crate::core::dag::{Because, Dag, Edge, TaskIx};
 use crate::dagbag::{self, Bag, DagFile};
 
@@ -37,6 +37,8 @@ pub(super) enum Dags {
     Unpause(change::WhichDag),
     /// Start a run
     Trigger(change::TriggerRun),
+    /// Run past intervals of the schedule
+    Backfill(backfill::Backfill),
 }
 
 /// What a graph is drawn in.
@@ -67,6 +69,7 @@ pub(super) fn run(command: &Dags, globals: &Globals) -> Result<(), CliError> {
         Dags::Pause(which) => block_on(change::pause(which, globals, true)),
         Dags::Unpause(which) => block_on(change::pause(which, globals, false)),
         Dags::Trigger(args) => block_on(change::trigger(args, globals)),
+        Dags::Backfill(args) => block_on(backfill::run(args, globals)),
     }
 }
 

@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::served::Served;
 use super::{CliError, Globals, home};
+use crate::control::backfill::{BackfillAsked, Planned, backfill};
 use crate::control::ask::{self, AskError, Changed, Selection, Trigger};
 use crate::control::{self, Control, Scope, Waits};
 use crate::core::ids::{DagId, RunKey};
@@ -131,6 +132,22 @@ impl Door {
         match self {
             Self::Served { server, .. } => server.waits(key, task_id).await,
             Self::Direct { control, .. } => Ok(control::waits(control, key, task_id, engine::now()).await?),
+        }
+    }
+
+    pub(super) async fn backfill(
+        &self,
+        globals: &Globals,
+        dag_id: &DagId,
+        asked: &BackfillAsked,
+    ) -> Result<Vec<Planned>, CliError> {
+        match self {
+            Self::Served { server, .. } => server.backfill(dag_id, asked).await,
+            Self::Direct { control, .. } => {
+                take_up(control, globals, dag_id).await?;
+                let file = ask::latest(control, dag_id).await?;
+                Ok(backfill(control, &file, asked, engine::now()).await?)
+            }
         }
     }
 

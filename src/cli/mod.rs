@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, Said};
 use crate::store::{Durability, ErrorClass, StoreError};
 
 mod api;
+mod backfill;
 mod bench;
 mod change;
 mod check;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::api::{self, Found};
 use super::CliError;
 use crate::control::Waits;
+use crate::control::backfill::{BackfillAsked, Planned};
 use crate::control::ask::{Changed, Selection, Trigger};
 use crate::core::ids::{DagId, RunId, RunKey};
 use crate::core::state::{RunState, TaskState};
@@ -45,6 +46,11 @@ struct RunView {
 #[derive(Deserialize)]
 struct ChangedList {
     task_instances: Vec<Changed>,
+}
+
+#[derive(Deserialize)]
+struct Plan {
+    dag_runs: Vec<Planned>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +121,15 @@ impl Served {
         let run: RunView = self.ask(Method::POST, &format!("{dag_id}/dagRuns"), Some(asked)).await?;
         let run_id = RunId::parse(&run.run_id).map_err(|error| CliError::Environment(error.to_string()))?;
         Ok(RunKey { dag_id: dag_id.clone(), run_id })
+    }
+
+    pub(super) async fn backfill(
+        &self,
+        dag_id: &DagId,
+        asked: &BackfillAsked,
+    ) -> Result<Vec<Planned>, CliError> {
+        let plan: Plan = self.ask(Method::POST, &format!("{dag_id}/backfills"), Some(asked)).await?;
+        Ok(plan.dag_runs)
     }
 
     /// Waits until the run has ended.

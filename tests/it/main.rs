@@ -19,6 +19,7 @@ mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;
 mod server;
+mod service;
 mod store;
 mod timetable;
 mod web;

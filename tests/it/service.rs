@@ -272,7 +272,6 @@ async fn a_backfill_of_a_year_ends_and_lets_others_go_first() {
     let served = Served::start(
         "dag_id: daily
 schedule: '0 0 * * *'
-start_date: 2999-01-01
 tasks:
   - {id: a, type: noop}
   - {id: b, type: noop, depends_on: [a]}

@@ -21,6 +21,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("Read", "GET", "/api/v1/dags"),
     ("Read", "GET", "/api/v1/dags/{dag_id}"),
     ("Operate", "PATCH", "/api/v1/dags/{dag_id}"),
+    ("Operate", "POST", "/api/v1/dags/{dag_id}/backfills"),
     ("Read", "GET", "/api/v1/dags/{dag_id}/dagRuns"),
     ("Operate", "POST", "/api/v1/dags/{dag_id}/dagRuns"),
     ("Read", "GET", "/api/v1/dags/{dag_id}/dagRuns/{run_id}"),

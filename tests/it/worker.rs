@@ -205,10 +205,6 @@ impl<'a> Bare<'a> {
         Self { server, session: opened["session_id"].as_str().unwrap().to_owned() }
     }
 
-    fn at<'b>(&self, server: &'b Server) -> Bare<'b> {
-        Bare { server, session: self.session.clone() }
-    }
-
     async fn say(&self, what: &str, body: Value) -> (u16, Value) {
         let path = format!("/api/v1/worker/sessions/{}/{what}", self.session);
         self.server.call(Method::POST, &path, WORKER, body).await
@@ -269,9 +265,10 @@ async fn what_no_process_remembers_is_given_back_by_the_second_heartbeat() {
     let key = first.trigger("one").await;
     let lost = bare.exchange(0, 1, json!([])).await;
     assert_eq!(lost["begin"][0]["ticket"]["fence"], 1, "{lost}");
+    let session = bare.session;
     first.stop().await;
     let second = world.server().await;
-    let bare = bare.at(&second);
+    let bare = Bare { server: &second, session };
     let asked = bare.exchange(0, 1, json!([]));
     let beats = async {
         // Only a session that has come to the new process is looked after there.

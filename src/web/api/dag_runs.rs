@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ApiError, Asked, Json, OfDag, OfRun, Shared};
 use crate::control::ask::{self, Changed, Selection, Trigger};
+use crate::control::backfill::{self, BackfillAsked, Planned};
 use crate::control::{self, Waits};
 use crate::core::ids::RunKey;
 use crate::core::state::{RunState, TaskState};
@@ -155,4 +156,21 @@ pub(super) async fn waits(
     Asked(of): Asked<OfTask>,
 ) -> Result<Reply<Vec<Waits>>, ApiError> {
     Ok(Reply(control::waits(&api.control, &key, of.task_id.as_deref(), (api.now)()).await?))
+}
+
+/// A backfill, or its plan.
+#[derive(Serialize)]
+pub(super) struct Plan {
+    dag_runs: Vec<Planned>,
+}
+
+/// Plans a backfill of the DAG, and does it unless only the plan was asked for.
+pub(super) async fn backfill(
+    State(shared): State<Shared>,
+    OfDag(dag_id): OfDag,
+    Json(asked): Json<BackfillAsked>,
+) -> Result<Reply<Plan>, ApiError> {
+    let file = ask::latest(&shared.control, &dag_id).await?;
+    let dag_runs = backfill::backfill(&shared.control, &file, &asked, (shared.now)()).await?;
+    Ok(Reply(Plan { dag_runs }))
 }

@@ -31,6 +31,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .on(Read, GET, "/api/v1/dags", dags::list)
         .on(Read, GET, "/api/v1/dags/{dag_id}", dags::get)
         .on(Operate, PATCH, "/api/v1/dags/{dag_id}", dags::patch)
+        .on(Operate, POST, "/api/v1/dags/{dag_id}/backfills", dag_runs::backfill)
         .on(Read, GET, "/api/v1/dags/{dag_id}/dagRuns", dag_runs::list)
         .on(Operate, POST, "/api/v1/dags/{dag_id}/dagRuns", dag_runs::trigger)
         .on(Read, GET, "/api/v1/dags/{dag_id}/dagRuns/{run_id}", dag_runs::get)
