@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Config, ConfigError, Said};
 use crate::store::{Durability, ErrorClass, StoreError};
 
+mod alerts;
 mod bench;
 mod change;
 mod check;
@@ -100,6 +101,9 @@ enum Command {
     /// List, test and read tasks
     #[command(subcommand)]
     Tasks(tasks::Tasks),
+    /// List problems and try alert routes out
+    #[command(subcommand)]
+    Alerts(alerts::Alerts),
     /// Look after the database of run state
     #[command(subcommand)]
     Db(db::Db),
@@ -226,6 +230,7 @@ fn execute(line: CommandLine) -> Result<(), CliError> {
         Command::Serve(args) => block_on(serve::run(args, globals)),
         Command::Runs(args) => block_on(runs::run(args, globals)),
         Command::Tasks(args) => block_on(tasks::run(args, globals)),
+        Command::Alerts(args) => block_on(alerts::run(args, globals)),
         Command::Db(args) => block_on(db::run(args, globals)),
         Command::Bench(args) => block_on(bench::run(args, globals)),
     }
