@@ -1,6 +1,6 @@
 //! The one write of a run: what a step decided, all of it or nothing. It must not decide anything itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use crate::core::dag::Dag;
