@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::alerts::settings::AlertSettings;
+
 /// What one process of mainspring may use.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The home folder: database, lake, logs, models, warehouse, scratch.
     pub home: PathBuf,
@@ -27,6 +29,8 @@ pub struct Config {
     pub connections: BTreeMap<String, serde_json::Value>,
     /// Names of environment variables that subprocesses inherit.
     pub inherited_env: Vec<String>,
+    /// Where alerts go.
+    pub alerts: AlertSettings,
 }
 
 /// `mainspring.toml`: every key optional.
@@ -44,6 +48,8 @@ struct File {
     #[serde(default)]
     connections: BTreeMap<String, serde_json::Value>,
     inherited_env: Option<Vec<String>>,
+    #[serde(default)]
+    alerts: BTreeMap<String, serde_json::Value>,
 }
 
 /// What was said on the command line or in the environment of the process.
@@ -81,11 +87,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] if the file cannot be read, or holds an unknown key or a wrong value.
     pub fn gather(said: Said) -> Result<Self, ConfigError> {
-        let file = match &said.config {
-            Some(path) => read(path)?,
-            None if Path::new(CONFIG_FILE).exists() => read(Path::new(CONFIG_FILE))?,
-            None => File::default(),
-        };
+        let path = said.config.clone().or_else(|| {
+            let usual = Path::new(CONFIG_FILE);
+            usual.exists().then(|| usual.to_owned())
+        });
+        let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        let alerts = AlertSettings::read(&file.alerts).map_err(|problems| ConfigError {
+            file: path.unwrap_or_default(),
+            problem: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        })?;
         let home = said.home.or(file.home).unwrap_or_else(|| PathBuf::from(".mainspring"));
         let home = std::path::absolute(&home).unwrap_or(home);
         Ok(Self {
@@ -102,6 +112,7 @@ impl Config {
                 ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"].map(str::to_owned).to_vec()
             }),
             connections: file.connections,
+            alerts,
             home,
         })
     }

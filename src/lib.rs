@@ -13,8 +13,10 @@
 //! |---|---|---|
 //! | 0 | [`core`] | scheduling, pure |
 //! | 0 | [`segment`] | numerics, pure |
+//! | 0 | [`secret`] | a value that is never printed |
 //! | 1 | [`store`] | SQL run state |
 //! | 1 | [`data`] | datasets, formats, sources, warehouses |
+//! | 1 | [`alerts`] | a channel per file: how people are told |
 //! | 2 | [`tasks`] | one file per kind of work |
 //! | 3 | [`dagbag`] | YAML to a DAG, all problems at once |
 //! | 4 | [`control`] | the single door to a run |
@@ -24,6 +26,7 @@
 //! Reading order: [`core::state`], [`core::dag`], [`core::run`], [`core::step`], three files of
 //! `tests/scenarios/`, then [`tasks`].
 
+pub mod alerts;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -32,6 +35,7 @@ pub mod dagbag;
 #[cfg(feature = "data")]
 pub mod data;
 pub mod engine;
+pub mod secret;
 #[cfg(feature = "ml")]
 pub mod segment;
 pub mod store;

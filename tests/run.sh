@@ -29,9 +29,9 @@ fi
 export MAINSPRING_TEST_PG_BIN="${MAINSPRING_TEST_PG_BIN:-$pg_bin}"
 "$MAINSPRING_TEST_PG_BIN/postgres" --version
 
-say "the independent reader of Delta tables (Python)"
+say "the mail server of the tests and the independent reader of Delta tables (Python)"
 venv="$cache/python"
-if ! "$venv/bin/python" -c 'import duckdb, duckdb_extension_delta' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import aiosmtpd, duckdb, duckdb_extension_delta' 2>/dev/null; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
 fi

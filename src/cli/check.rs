@@ -24,6 +24,7 @@ pub(super) fn run(args: &Check, globals: &Globals) -> Result<(), CliError> {
         all.problems.extend(bag.problems);
     }
     all.refuse_namesakes();
+    all.refuse_unknown_routes(&globals.config.alerts.names());
     let tasks: usize = all.dags.iter().map(|file| file.dag.tasks().len()).sum();
     match globals.output {
         Output::Json => {

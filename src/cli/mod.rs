@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Config, ConfigError, Said};
 use crate::store::{Durability, ErrorClass, StoreError};
 
+mod alerts;
 mod api;
 mod backfill;
 mod bench;
@@ -107,6 +108,9 @@ enum Command {
     /// List, test and read tasks
     #[command(subcommand)]
     Tasks(tasks::Tasks),
+    /// List problems and try alert routes out
+    #[command(subcommand)]
+    Alerts(alerts::Alerts),
     /// Look after the database of run state
     #[command(subcommand)]
     Db(db::Db),
@@ -234,6 +238,7 @@ fn execute(line: CommandLine) -> Result<(), CliError> {
         Command::Worker(args) => block_on(worker::run(args, globals)),
         Command::Runs(args) => block_on(runs::run(args, globals)),
         Command::Tasks(args) => block_on(tasks::run(args, globals)),
+        Command::Alerts(args) => block_on(alerts::run(args, globals)),
         Command::Db(args) => block_on(db::run(args, globals)),
         Command::Bench(args) => block_on(bench::run(args, globals)),
     }

@@ -7,7 +7,7 @@ use super::dag::TaskIx;
 use super::ids::{Fence, SessionId, TaskId};
 use super::reason::Reason;
 use super::retry::{self, RetryDecision};
-use super::run::{Input, Outcome, Outputs, Refusal, Severity, TiRef, UNMAPPED};
+use super::run::{AlertKind, Input, Outcome, Outputs, Refusal, Severity, TiRef, UNMAPPED};
 use super::state::{RunInput, TaskInput, TaskState, next};
 use super::step::Step;
 
@@ -163,7 +163,7 @@ impl Step<'_> {
             }
             RetryDecision::GiveUp => {
                 self.shift(ti, TaskInput::Failed, Reason::GaveUp { error: error.clone() }, |_| {});
-                self.alert_task(ti, error);
+                self.alert_task(AlertKind::TaskFailed, ti, error.clone());
             }
         }
     }
@@ -177,7 +177,8 @@ impl Step<'_> {
             self.shift(ti, TaskInput::Failed, Reason::Poisoned { lost_count }, |instance| {
                 (instance.lost_count, instance.fence) = (lost_count, fence.next());
             });
-            return self.alert_task(ti, &format!("its worker was lost {lost_count} times"));
+            let error = Reason::Poisoned { lost_count }.to_string().into();
+            return self.alert_task(AlertKind::Poisoned, ti, error);
         }
         self.shift(ti, TaskInput::Returned, Reason::WorkerLost { lost_count }, |instance| {
             (instance.lost_count, instance.fence) = (lost_count, fence.next());
@@ -217,6 +218,9 @@ impl Step<'_> {
         for &ti in tis {
             if self.instance(ti).state != state {
                 self.take_away(ti, input, Reason::Marked);
+                if state == TaskState::Failed {
+                    self.alert_task(AlertKind::TaskFailed, ti, Reason::Marked.to_string().into());
+                }
                 self.reopen(Reason::Marked);
             }
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::alert::{Alert, Recovery};
 use super::dag::{Dag, TaskIx};
 use super::ids::{Fence, PoolName, QueueName, SessionId, TaskId, Timestamp};
 use super::reason::Reason;
@@ -249,29 +250,6 @@ pub struct Claim {
     pub try_number: u32,
 }
 
-/// Something a person should hear of; whether and where it is sent is decided elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Alert {
-    /// What kind of trouble.
-    pub kind: AlertKind,
-    /// The task, if it is about one.
-    pub ti: Option<TiRef>,
-    /// One line.
-    pub summary: String,
-}
-
-spelled! {
-    /// Kinds of trouble, and its end.
-    AlertKind {
-        /// A run failed.
-        RunFailed = "run_failed",
-        /// A task failed and will not be tried again.
-        TaskFailed = "task_failed",
-        /// A run succeeded: closes what its DAG had open.
-        RunRecovered = "run_recovered",
-    }
-}
-
 /// What follows from a step. The run value is already as after it; if the commit is refused, the value is
 /// thrown away and loaded again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -289,8 +267,10 @@ pub struct Decision {
     pub claims: Vec<Claim>,
     /// Attempts to be killed: their fence is void.
     pub revoked: Vec<(TiRef, Fence)>,
-    /// What people should hear.
+    /// Trouble that people should hear of; whether and where it is sent is decided elsewhere.
     pub alerts: Vec<Alert>,
+    /// What the end of the run shows to be well again; present when it succeeds or fails.
+    pub recovery: Option<Arc<Recovery>>,
     /// Inputs not taken, by their place in the list given.
     pub refused: Vec<(usize, Refusal)>,
     /// When to look again even if nothing happens.
@@ -306,5 +286,6 @@ impl Decision {
             && self.expanded.is_empty()
             && self.outputs.is_empty()
             && self.alerts.is_empty()
+            && self.recovery.is_none()
     }
 }

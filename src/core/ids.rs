@@ -102,6 +102,10 @@ id_type!(
     QueueName, "queue name"
 );
 id_type!(
+    /// Names a way to tell people.
+    RouteName, "route name"
+);
+id_type!(
     /// Names one worker process for as long as it lives.
     SessionId, "session id"
 );

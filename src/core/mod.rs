@@ -3,9 +3,11 @@
 //!
 //! Read [`state`] (the one table), [`dag`], [`run`], then [`step`](mod@step), which uses `apply` for inputs,
 //! `plan` for what follows and `admit` for limits. [`timetable`] says when runs are due, [`select`] chooses
-//! instances for a clear, [`why`](mod@why) says what an instance waits for.
+//! instances for a clear, [`why`](mod@why) says what an instance waits for. [`alert`] says what people
+//! should hear of.
 
 mod admit;
+pub mod alert;
 mod apply;
 pub mod dag;
 pub mod decision;

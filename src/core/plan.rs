@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alert::Recovery;
 use super::dag::{Expand, MAPPED_MAX, TaskIx};
 use super::reason::Reason;
 use super::rule::{self, Verdict};
@@ -121,7 +122,8 @@ impl Step<'_> {
             List::Open => return,
             List::Never(input, reason) => {
                 if input == TaskInput::Failed {
-                    self.alert_task(TiRef { task, map_index: UNMAPPED }, &reason.to_string());
+                    let ti = TiRef { task, map_index: UNMAPPED };
+                    self.alert_task(AlertKind::TaskFailed, ti, reason.to_string().into());
                 }
                 return self.shift_waiting(task, input, &reason);
             }
@@ -200,13 +202,28 @@ impl Step<'_> {
     }
 
     fn end_run(&mut self, input: RunInput, reason: Reason) {
-        let (dag, run) = (&self.dag.id, &self.run.birth.key.run_id);
-        let (kind, summary) = if input == RunInput::Succeeded {
-            (AlertKind::RunRecovered, format!("run `{run}` of `{dag}` succeeded"))
-        } else {
-            (AlertKind::RunFailed, format!("run `{run}` of `{dag}` failed: {reason}"))
-        };
-        self.decision.alerts.push(Alert { kind, ti: None, summary });
+        let failed = input == RunInput::Failed;
+        // A task that failed has been told of; what nothing else explains is told of here.
+        let is_explained = matches!(reason, Reason::TasksFailed { .. })
+            && self.run.instances().any(|(_, instance)| instance.state == TaskState::Failed);
+        if failed && !is_explained {
+            let error = reason.to_string().into();
+            self.decision.alerts.push(Alert { kind: AlertKind::RunFailed, ti: None, tries: 0, error });
+        }
+        self.decision.recovery = Some(Arc::new(self.recovery(!failed)));
         self.shift_run(input, reason);
+    }
+
+    fn recovery(&self, run_succeeded: bool) -> Recovery {
+        let well_since = |task: TaskIx| {
+            let own = self.run.index.own(task);
+            if own.success == 0 || own.bad() > 0 {
+                return None;
+            }
+            let all = self.run.tasks[task].iter(task).filter(|(_, it)| it.state == TaskState::Success);
+            all.filter_map(|(_, it)| it.ended_at).max()
+        };
+        let tasks = self.dag.tasks().iter().enumerate();
+        Recovery { run_succeeded, tasks: tasks.map(|(ix, task)| (task.id.clone(), well_since(ix))).collect() }
     }
 }

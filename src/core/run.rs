@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use super::alert::{Alert, AlertKind};
 use super::dag::{Dag, TaskIx};
 pub use super::decision::{
-    Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Outcome, PoolUse, PreviousRun, Refusal,
-    RunChange, Severity, WorkerSlots,
+    Capacity, Change, Claim, Decision, Input, Outcome, PoolUse, PreviousRun, Refusal, RunChange, Severity,
+    WorkerSlots,
 };
 use super::ids::{DagHash, Fence, QueueName, RunKey, SessionId, Timestamp};
 use super::index::{Frontier, Index};

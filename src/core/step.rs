@@ -1,6 +1,7 @@
 //! The contract of the whole house: what happened, in; what follows, out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::dag::{Dag, TaskIx};
 use super::ids::{Fence, SessionId, Timestamp};
@@ -217,11 +218,9 @@ impl Step<'_> {
     }
 
     /// Tells people that a task failed and will not be tried again.
-    pub(super) fn alert_task(&mut self, ti: TiRef, error: &str) {
-        let task = &self.dag.task(ti.task).id;
-        let place = if ti.map_index == UNMAPPED { String::new() } else { format!("[{}]", ti.map_index) };
-        let summary = format!("`{task}{place}` of `{}` failed: {error}", self.dag.id);
-        self.decision.alerts.push(Alert { kind: AlertKind::TaskFailed, ti: Some(ti), summary });
+    pub(super) fn alert_task(&mut self, kind: AlertKind, ti: TiRef, error: Arc<str>) {
+        let tries = self.run.instance(ti).map_or(0, |instance| instance.try_number);
+        self.decision.alerts.push(Alert { kind, ti: Some(ti), tries, error });
     }
 
     fn finish(mut self, run_before: RunState) -> Decision {

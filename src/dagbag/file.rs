@@ -12,6 +12,7 @@ use super::keys::{DAG_ALIASES, DagKeys};
 use super::links::link;
 use super::params::ParamSpec;
 use super::problem::{Place, Problem};
+use super::routes::named_routes;
 use super::schedule;
 use super::schemas::SCHEMAS;
 use super::shape::{Shape, shown};
@@ -41,6 +42,8 @@ pub struct DagFile {
     pub path: PathBuf,
     /// Where its `dag_id` stands.
     pub place: Place,
+    /// Alert routes that it and its tasks name, each with its place.
+    pub routes: Vec<(String, Place)>,
 }
 
 impl DagFile {
@@ -141,6 +144,7 @@ fn read(mut root: Node, text: &str, problems: &mut Vec<Problem>) -> Option<DagFi
         tags: keys.tags,
         path: PathBuf::new(),
         place: root.along(["dag_id"]).place,
+        routes: named_routes(&root),
     })
 }
 

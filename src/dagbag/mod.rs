@@ -15,6 +15,7 @@ mod links;
 mod params;
 mod problem;
 mod references;
+mod routes;
 mod schedule;
 mod schemas;
 mod shape;

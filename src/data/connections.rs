@@ -8,11 +8,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::DataError;
 use super::warehouse::Warehouse;
+pub use crate::secret::Secret;
 
 /// The connection that exists without being declared: SQLite in the home folder.
 pub const DEFAULT_CONNECTION: &str = "warehouse";
@@ -20,28 +21,6 @@ pub const DEFAULT_CONNECTION: &str = "warehouse";
 pub const ENVIRONMENT_PREFIX: &str = "MAINSPRING_CONN_";
 /// How unlike a known name may be to be offered as a hint.
 const NEAR_ENOUGH: f64 = 0.7;
-
-/// A value that is never printed: no `Debug`, no `Display`, no `Serialize`.
-#[derive(Clone)]
-pub struct Secret<T>(T);
-
-impl<T> Secret<T> {
-    /// Hides `value`.
-    pub fn new(value: T) -> Self {
-        Self(value)
-    }
-
-    /// The value, for the one place that needs it.
-    pub fn expose(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Secret<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(deserializer).map(Self)
-    }
-}
 
 /// A connection as the configuration writes it: `"postgres://…"` or `{url = "https://…", token = "…"}`.
 #[derive(Clone, Deserialize)]

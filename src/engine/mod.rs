@@ -4,6 +4,7 @@
 
 use crate::core::ids::Timestamp;
 
+pub mod courier;
 pub mod files;
 pub mod lease;
 pub mod scheduler;

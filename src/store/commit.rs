@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use crate::core::dag::Dag;
 use crate::core::ids::{RunKey, Timestamp};
-use crate::core::run::{Alert, Decision, Outputs, RunChange, TiRef, UNMAPPED};
+use crate::core::run::{Decision, Outputs, RunChange, TiRef};
 use crate::core::state::{RunState, TaskState};
 
 use super::Store;
@@ -13,6 +13,7 @@ use super::chunked::Chunked;
 use super::db::{BoxFuture, Tx, Value, Write};
 use super::error::StoreError;
 use super::moves::{Line, Move, Moves};
+use super::problems::Sights;
 
 /// First of all, so that it takes the run's lock; its guard is the version the decision was made from.
 const BUMP_RUN: &str = "UPDATE dag_run SET version = version + 1, next_due_us = $4 \
@@ -49,8 +50,6 @@ const ACTIVE_RUNS: &str = "SELECT COUNT(*) FROM dag_run WHERE state = 'running' 
      AND backfill_id IS NOT DISTINCT FROM $2";
 const ACTIVE_TIS: &str = "SELECT COUNT(*) FROM task_instance AS t JOIN dag_run AS r ON r.run_no = t.run_no \
      WHERE r.dag_id = $1 AND t.task_id = $2 AND t.state IN ('queued', 'running') AND r.state = 'running'";
-const INSERT_OUTBOX: &str = "INSERT INTO outbox (dedupe_key, dag_id, run_id, kind, payload, created_at_us) \
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (dedupe_key) DO NOTHING";
 
 /// A decision as rows, made before the transaction begins so that the writer only writes.
 struct Commit {
@@ -70,7 +69,8 @@ struct Commit {
     next_due: Option<Timestamp>,
     /// Whether what other runs use is counted.
     counted: bool,
-    outbox: Vec<Vec<Value>>,
+    sights: Sights,
+    now: Timestamp,
 }
 
 impl Commit {
@@ -88,7 +88,8 @@ impl Commit {
             runs_max: dag.settings.max_active_runs,
             next_due: decision.next_due,
             counted: true,
-            outbox: Vec::new(),
+            sights: Sights::of(dag, key, decision),
+            now,
         };
         for &(ix, length) in decision.expanded.iter().filter(|&&(_, length)| length > 0) {
             let task_id = dag.task(ix).id.as_str();
@@ -130,7 +131,6 @@ impl Commit {
             );
         }
         commit.outputs = outputs(dag, decision, version);
-        commit.outbox = decision.alerts.iter().map(|alert| letter(dag, key, version, alert, now)).collect();
         commit
     }
 
@@ -217,9 +217,7 @@ impl Commit {
             self.start(tx, backfill).await?;
             self.admit(tx).await?;
         }
-        for values in &self.outbox {
-            tx.execute(INSERT_OUTBOX, values).await?;
-        }
+        self.sights.write(tx, self.now).await?;
         Ok(self.expected_version + 1)
     }
 }
@@ -275,36 +273,6 @@ impl Write for Commit {
     fn run<'a>(&'a self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<i64, StoreError>> {
         Box::pin(self.write(tx))
     }
-}
-
-/// An alert as a row of the outbox. The version in its key makes a second alert after a clear another one.
-fn letter(dag: &Dag, key: &RunKey, version: i64, alert: &Alert, now: Timestamp) -> Vec<Value> {
-    let mut about = BTreeMap::from([
-        ("dag_id", serde_json::Value::from(key.dag_id.as_str())),
-        ("run_id", key.run_id.as_str().into()),
-        ("kind", alert.kind.as_str().into()),
-        ("summary", alert.summary.as_str().into()),
-        ("at", now.to_string().into()),
-    ]);
-    let mut dedupe_key = format!("{}/{}/{version}/{}", key.dag_id, key.run_id, alert.kind);
-    if let Some(ti) = alert.ti {
-        let task_id = dag.task(ti.task).id.as_str();
-        dedupe_key.push_str(&format!("/{task_id}"));
-        about.insert("task_id", task_id.into());
-        if ti.map_index != UNMAPPED {
-            dedupe_key.push_str(&format!("/{}", ti.map_index));
-            about.insert("map_index", ti.map_index.into());
-        }
-    }
-    let payload = serde_json::json!(about).to_string();
-    vec![
-        dedupe_key.into(),
-        key.dag_id.as_str().into(),
-        key.run_id.as_str().into(),
-        alert.kind.as_str().into(),
-        payload.into(),
-        now.0.into(),
-    ]
 }
 
 impl Store {

@@ -6,8 +6,11 @@ use super::db::Tx;
 use super::error::StoreError;
 
 /// All of them; the place is the schema's number less one.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/0001_init.sql"), include_str!("../../migrations/0002_schedules.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_init.sql"),
+    include_str!("../../migrations/0002_schedules.sql"),
+    include_str!("../../migrations/0003_alerts.sql"),
+];
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_version \
      (version BIGINT PRIMARY KEY, checksum TEXT NOT NULL)";

@@ -1,9 +1,9 @@
 //! Run state in SQL, and only here: SQLite and Postgres from one text.
 //!
 //! Owns the schema (`migrations/`), the guards of every write and the order of locks: session, run, task
-//! instances, pools by name, outbox. It must not decide what follows from what, and reads no clock but the
-//! database's own. Its invariant: a state changes only together with its line in the journal, in one
-//! transaction, from the state and the fence the decision was made from.
+//! instances, pools by name, problems by key, outbox. It must not decide what follows from what, and reads no
+//! clock but the database's own. Its invariant: a state changes only together with its line in the journal, in
+//! one transaction, from the state and the fence the decision was made from.
 //!
 //! Only `db.rs`, `sqlite.rs` and `postgres.rs` know that there are two databases.
 
@@ -19,7 +19,9 @@ mod history;
 mod migrate;
 mod moves;
 mod outbox;
+mod pools;
 mod postgres;
+mod problems;
 mod prune;
 mod room;
 mod runs;
@@ -30,7 +32,8 @@ pub use claim::Claimed;
 pub use dags::{Backfill, DagRow, Firing, SkippedInstants};
 pub use error::{ErrorClass, StoreError};
 pub use history::{JournalLine, Try, TryEnd};
-pub use outbox::Letter;
+pub use outbox::{Delivery, Letter, LetterState};
+pub use problems::{NumberedProblem, ProblemFilter};
 pub use room::{Room, RoomAsked, Wanted};
 pub use runs::{Created, InstanceRow, RunFilter, RunSummary};
 pub use sessions::{Orphan, Session};

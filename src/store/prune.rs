@@ -22,13 +22,17 @@ const DELETIONS: &[&str] = &[
     "DELETE FROM task_instance WHERE run_no = $1",
     "DELETE FROM dag_run WHERE run_no = $1",
 ];
-/// DAG versions that no run and no DAG needs, and sessions that are long over.
+/// DAG versions that no run and no DAG needs, problems and sessions that are long over.
 const REST: &[&str] = &[
     "DELETE FROM dag_version WHERE NOT EXISTS (SELECT 1 FROM dag_run AS r WHERE r.dag_hash = dag_version.dag_hash) \
      AND NOT EXISTS (SELECT 1 FROM dag AS d WHERE d.dag_hash = dag_version.dag_hash)",
     "DELETE FROM backfill WHERE NOT EXISTS (SELECT 1 FROM dag_run AS r WHERE r.backfill_id = backfill.backfill_id) \
      AND created_at_us < $1",
     "DELETE FROM skipped_instants WHERE noted_at_us < $1",
+    "DELETE FROM outbox WHERE state <> 'pending' AND problem_no IN \
+     (SELECT problem_no FROM problem WHERE resolved_at_us < $1)",
+    "DELETE FROM problem WHERE resolved_at_us < $1 AND NOT EXISTS \
+     (SELECT 1 FROM outbox AS o WHERE o.problem_no = problem.problem_no)",
     "DELETE FROM worker_session WHERE closed_at_us < $1 AND NOT EXISTS \
      (SELECT 1 FROM task_instance AS t WHERE t.session_id = worker_session.session_id)",
 ];

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u32)] = &[
     ("core", 0),
     ("segment", 0),
+    ("secret", 0),
     ("store", 1),
     ("data", 1),
+    ("alerts", 1),
     ("tasks", 2),
     ("dagbag", 3),
     ("control", 4),

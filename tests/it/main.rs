@@ -1,5 +1,6 @@
 //! The one integration-test binary: what is slow to link is linked once.
 
+mod alerts;
 mod architecture;
 mod cli;
 mod dagbag;

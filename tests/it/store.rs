@@ -4,7 +4,7 @@
 
 mod claims;
 mod guards;
-mod home;
+pub(crate) mod home;
 mod measured;
 mod prune;
 mod rows;
@@ -35,6 +35,8 @@ macro_rules! on_both {
         }
     };
 }
+
+pub(crate) use on_both;
 
 on_both! {
     rows::a_restored_run_is_the_run_that_was_committed,

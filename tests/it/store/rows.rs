@@ -28,7 +28,7 @@ async fn eventful(home: &Home) -> Driven {
     run.move_to(&places[2..], TaskState::Failed).await;
     let mut end = run.moving(&[ti(2)], TaskState::UpstreamFailed);
     end.run_change = Some(run.run_move(RunState::Failed, Reason::AllFinal));
-    end.alerts = vec![Alert { kind: AlertKind::RunFailed, ti: None, summary: "it failed".into() }; 2];
+    end.alerts = vec![Alert { kind: AlertKind::RunFailed, ti: None, tries: 0, error: "it failed".into() }; 2];
     run.commit(&end).await.unwrap();
     run
 }
@@ -194,12 +194,15 @@ pub(crate) async fn runs_are_listed_newest_first_and_filtered(home: Home) {
 
 pub(crate) async fn an_alert_is_in_the_outbox_once_and_until_delivered(home: Home) {
     let run = eventful(&home).await;
-    let letters = home.store.pending(10).await.unwrap();
+    let lease = std::time::Duration::from_secs(60);
+    let letters = home.store.claim_letters("default", 10, run.now, lease).await.unwrap();
     let [letter] = letters.as_slice() else { panic!("one alert made {letters:?}") };
-    assert!(letter.payload.contains(r#""summary":"it failed""#), "{}", letter.payload);
-    home.store.mark_delivered(&letter.dedupe_key, run.now).await.unwrap();
-    home.store.mark_delivered(&letter.dedupe_key, run.now).await.unwrap();
-    assert_eq!(home.store.pending(10).await.unwrap(), []);
+    assert_eq!(letter.problem.key.to_string(), "dag/-/run_failed");
+    assert_eq!(letter.problem.error, "it failed\n(and 1 more of its instances)");
+    home.store.mark_delivered(letter, run.now).await.unwrap();
+    home.store.mark_delivered(letter, run.now).await.unwrap();
+    let later = run.now.plus(2 * lease);
+    assert_eq!(home.store.claim_letters("default", 10, later, lease).await.unwrap(), []);
 }
 
 pub(crate) async fn the_clock_of_the_database_is_the_time_of_day(home: Home) {
