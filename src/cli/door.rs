@@ -5,8 +5,8 @@ use tokio::task::JoinHandle;
 
 use super::served::Served;
 use super::{CliError, Globals, home};
-use crate::control::backfill::{BackfillAsked, Planned, backfill};
 use crate::control::ask::{self, AskError, Changed, Selection, Trigger};
+use crate::control::backfill::{BackfillAsked, Planned, backfill};
 use crate::control::{self, Control, Scope, Waits};
 use crate::core::ids::{DagId, RunKey};
 use crate::core::state::{RunState, TaskState};

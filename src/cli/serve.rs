@@ -51,6 +51,9 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     let scheduler = Scheduler::default();
     let settings = scheduler::Settings { now: engine::now, poll_every, folder: globals.config.dags.clone() };
     let scheduling = tokio::spawn(scheduler.clone().run(control.clone(), settings, stop.clone()));
+    let routes = std::sync::Arc::new(super::alerts::routes(&globals)?);
+    let told = CancellationToken::new();
+    let courier = tokio::spawn(engine::courier::run(store.clone(), routes, engine::now, told.clone()));
     let (url, database) = (door.url().to_owned(), home::shown(&globals));
     let api = door.start(&globals, control.clone(), scheduler, stop.clone())?;
     eprintln!("mainspring serves {} at {url} (database {database})", globals.config.dags.display());
@@ -72,6 +75,10 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
             eprintln!("stopped at once; what was running is repeated when a server starts again");
             std::process::exit(1);
         }
+    }
+    told.cancel();
+    if let Err(error) = courier.await {
+        tracing::warn!(%error, "the courier ended badly");
     }
     drop(control);
     driver.await.map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;

@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::{self, Found};
 use super::CliError;
+use super::api::{self, Found};
 use crate::control::Waits;
-use crate::control::backfill::{BackfillAsked, Planned};
 use crate::control::ask::{Changed, Selection, Trigger};
+use crate::control::backfill::{BackfillAsked, Planned};
 use crate::core::ids::{DagId, RunId, RunKey};
 use crate::core::state::{RunState, TaskState};
 
@@ -85,7 +85,8 @@ impl Served {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, CliError> {
-        let environment = |what: &str| CliError::Environment(format!("the server at {}: {what}", self.found.url));
+        let environment =
+            |what: &str| CliError::Environment(format!("the server at {}: {what}", self.found.url));
         let request = self.http.request(method, format!("{}/api/v1/dags/{path}", self.found.url));
         let mut request = request.bearer_auth(&self.found.token).timeout(ASK_MAX);
         if let Some(body) = body {

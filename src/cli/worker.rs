@@ -10,8 +10,8 @@ use super::{CliError, Globals, api, home, serve};
 use crate::core::dag::DEFAULT_QUEUE;
 use crate::core::ids::QueueName;
 use crate::engine;
-use crate::worker::remote::{self, Remote, RemoteError};
 use crate::worker;
+use crate::worker::remote::{self, Remote, RemoteError};
 
 /// Run tasks for a server elsewhere until told to stop.
 #[derive(Args)]
@@ -95,7 +95,8 @@ fn token_of(path: &Path) -> Result<String, String> {
         return Ok(found.token);
     }
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace());
-    let lines: Vec<Vec<&str>> = lines.map(Iterator::collect).filter(|words: &Vec<_>| !words.is_empty()).collect();
+    let lines: Vec<Vec<&str>> =
+        lines.map(Iterator::collect).filter(|words: &Vec<_>| !words.is_empty()).collect();
     let of_worker = lines.iter().find(|words| words[0] == "worker").or_else(|| lines.first());
     let secret = of_worker.map(|words| if words.len() > 1 { words[1] } else { words[0] });
     secret.map(ToOwned::to_owned).ok_or_else(|| format!("there is no secret in {}", path.display()))

@@ -307,10 +307,9 @@ impl From<&Outcome> for End {
                 chosen: chosen.iter().map(ToString::to_string).collect(),
                 left: outputs.into(),
             },
-            Outcome::ShortCircuited { respect_trigger_rules, outputs } => Self::ShortCircuited {
-                respect_trigger_rules: *respect_trigger_rules,
-                left: outputs.into(),
-            },
+            Outcome::ShortCircuited { respect_trigger_rules, outputs } => {
+                Self::ShortCircuited { respect_trigger_rules: *respect_trigger_rules, left: outputs.into() }
+            }
             Outcome::Skipped { why } => Self::Skipped { why: why.to_string() },
             Outcome::Deferred { until } => Self::Deferred { until_us: until.0 },
             Outcome::Failed { error, severity } => {

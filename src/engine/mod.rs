@@ -8,6 +8,7 @@ pub mod courier;
 pub mod files;
 pub mod lease;
 pub mod scheduler;
+pub mod watchdog;
 
 /// The wall clock.
 #[must_use]

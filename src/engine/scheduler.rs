@@ -3,7 +3,7 @@
 //! Any number of schedulers may work on one database: a schedule moves on by a write that is refused if another
 //! was faster, and an instant has one run whoever creates it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,9 +11,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::files::{DagFiles, Reloaded};
+use super::watchdog;
 use crate::control::Control;
+use crate::core::alert::{AlertEvent, Trouble};
 use crate::core::dag::Overlap;
-use crate::core::ids::{DagHash, RunId, RunKey, Timestamp};
+use crate::core::ids::{DagHash, DagId, RunId, RunKey, Timestamp};
 use crate::core::run::{Input, RunBirth, RunType};
 use crate::core::timetable::{Fire, Skipped};
 use crate::dagbag::{self, DagFile};
@@ -25,8 +27,12 @@ const FIRES_MAX: usize = 100;
 const DAGS_MAX: u32 = 200;
 /// How often the folder of DAG files is looked at.
 const FILES_EVERY: Duration = Duration::from_secs(2);
+/// How often the watchdog looks.
+const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// A loop that is late by this much says so.
 const LAG_MAX: Duration = Duration::from_secs(5);
+/// A schedule that is late by this much is stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 /// What is fixed while the process lives.
 pub struct Settings {
@@ -67,7 +73,13 @@ struct Loop {
     files: DagFiles,
     /// Versions by their hash, as far as they came from a file or were asked for.
     versions: BTreeMap<DagHash, Arc<DagFile>>,
+    /// The newest version of every DAG that has a file.
+    present: BTreeMap<DagId, Arc<DagFile>>,
     look_at_files: Timestamp,
+    watch: Timestamp,
+    /// Schedules that were found to be late, until they fire.
+    stalled: BTreeSet<DagId>,
+    began: Timestamp,
 }
 
 impl Scheduler {
@@ -90,7 +102,11 @@ impl Scheduler {
             handle: self.clone(),
             files,
             versions: BTreeMap::new(),
+            present: BTreeMap::new(),
             look_at_files: Timestamp(i64::MIN),
+            watch: (settings.now)().plus(WATCH_EVERY),
+            stalled: BTreeSet::new(),
+            began: (settings.now)(),
             settings,
         };
         let mut wait = Duration::ZERO;
@@ -130,6 +146,10 @@ impl Loop {
             self.take_up_files(now).await?;
             self.look_at_files = now.plus(FILES_EVERY);
         }
+        if now >= self.watch {
+            watchdog::look(&self.control, &self.present, now).await?;
+            self.watch = now.plus(WATCH_EVERY);
+        }
         let mut more = false;
         for row in self.control.store().due_dags(now, DAGS_MAX).await? {
             more |= self.fire(&row, now).await?;
@@ -145,23 +165,34 @@ impl Loop {
     async fn take_up_files(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let Reloaded { changed, lost, broken, mended } = self.files.reload();
         let store = self.control.store().clone();
+        let mut events = Vec::new();
         for (path, why) in broken {
             tracing::warn!(file = %path.display(), why, "a DAG file cannot be used; its last good version stays");
+            let trouble = Trouble::ImportError { file: path.to_string_lossy().into() };
+            events.push(AlertEvent::Raised { trouble, error: why.into(), routes: Vec::new() });
         }
         for path in mended {
-            tracing::info!(file = %path.display(), "the DAG file can be used again");
+            let trouble = Trouble::ImportError { file: path.to_string_lossy().into() };
+            events.push(AlertEvent::Over { trouble });
+        }
+        if !events.is_empty() {
+            store.raise(&events, now).await?;
         }
         for file in changed {
             if store.put_dag(&file.dag, &file.source, now).await? {
                 tracing::info!(dag = %file.dag.id, "the DAG is taken up");
             }
-            self.versions.insert(file.dag.hash.clone(), Arc::new(file));
+            let file = Arc::new(file);
+            self.present.insert(file.dag.id.clone(), file.clone());
+            self.versions.insert(file.dag.hash.clone(), file);
         }
         for dag_id in lost {
             tracing::warn!(dag = %dag_id, "the DAG has no file any more: it fires no more, its runs go on");
             store.lose_dag(&dag_id).await?;
+            self.present.remove(&dag_id);
         }
         let mut health = self.handle.health.lock().expect("nothing panics while the health is held");
+        health.dags = self.present.len();
         health.import_errors = self.files.problems().map(ToString::to_string).collect();
         Ok(())
     }
@@ -191,6 +222,10 @@ impl Loop {
     /// Moves the schedule of one DAG on. True if more is due than one write takes.
     async fn fire(&mut self, row: &DagRow, now: Timestamp) -> Result<bool, StoreError> {
         let Some(file) = self.version(row).await? else { return Ok(false) };
+        self.watch(row, &file, now).await?;
+        if self.gives_up(&file, now).await? {
+            return Ok(false);
+        }
         let due = file.schedule().due(row.cursor, row.first_seen, now, FIRES_MAX);
         let mut firing = Firing {
             births: due.fires.iter().map(|fire| birth(&file, fire, now)).collect(),
@@ -205,12 +240,28 @@ impl Loop {
                     tracing::info!(dag = %row.dag_id, run = %birth.key.run_id, "a scheduled run was created");
                     self.control.wake(birth.key).await;
                 }
+                if self.stalled.remove(&row.dag_id) {
+                    let trouble = Trouble::ScheduleStalled { dag_id: row.dag_id.clone() };
+                    self.control.store().raise(&[AlertEvent::Over { trouble }], now).await?;
+                }
                 Ok(due.next.is_some_and(|next| next <= now))
             }
             // Another scheduler was faster, or the file was changed: the next look tells.
             Err(StoreError::Conflict(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// After so many failed runs one after the other a DAG is paused, if its author said so.
+    async fn gives_up(&self, file: &DagFile, now: Timestamp) -> Result<bool, StoreError> {
+        let (dag_id, max) = (&file.dag.id, file.dag.settings.max_consecutive_failed_dag_runs);
+        let store = self.control.store();
+        if max == 0 || store.failed_in_a_row(dag_id, max).await? < max {
+            return Ok(false);
+        }
+        tracing::error!(dag = %dag_id, max, "so many runs failed one after the other: the DAG is paused");
+        store.set_paused(dag_id, true, now).await?;
+        Ok(true)
     }
 
     /// `overlap: skip` creates no run beside an unfinished one, `replace` ends the unfinished ones.
@@ -245,6 +296,19 @@ impl Loop {
             }
         }
         Ok(())
+    }
+
+    /// Raises an alert if the schedule should have fired long ago while this process was there to see it.
+    async fn watch(&mut self, row: &DagRow, file: &DagFile, now: Timestamp) -> Result<(), StoreError> {
+        let Some(expected) = row.next_fire.filter(|_| row.cursor.is_some()) else { return Ok(()) };
+        let late = now.since(expected.max(self.began));
+        if late < STALLED_AFTER || !self.stalled.insert(row.dag_id.clone()) {
+            return Ok(());
+        }
+        let trouble = Trouble::ScheduleStalled { dag_id: row.dag_id.clone() };
+        let error = format!("the fire of {expected} is {} s late", late.as_secs()).into();
+        let raised = AlertEvent::Raised { trouble, error, routes: file.dag.settings.alerts.clone() };
+        self.control.store().raise(&[raised], now).await
     }
 }
 

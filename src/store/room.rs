@@ -27,6 +27,10 @@ const STARTABLE: &str = "SELECT dag_id, run_id, version FROM ( \
              LEFT JOIN backfill AS b ON b.backfill_id = r.backfill_id \
          WHERE r.state = 'queued' AND NOT COALESCE(d.paused, FALSE)) AS waiting \
      WHERE place <= places ORDER BY backfill_id IS NOT NULL, logical_date_us, run_no LIMIT $1";
+/// Runs with nothing to wait for: no instance is at work, in line or to be admitted, and no time is near.
+const UNDRIVEN: &str = "SELECT r.dag_id, r.run_id FROM dag_run AS r WHERE r.state = 'running' \
+     AND (r.next_due_us IS NULL OR r.next_due_us < $1) AND NOT EXISTS (SELECT 1 FROM task_instance AS t \
+         WHERE t.run_no = r.run_no AND t.state IN ('queued', 'running', 'scheduled')) ORDER BY r.run_no LIMIT $2";
 /// The version of every run that is not at rest.
 const RUNNING: &str = "SELECT dag_id, run_id, version FROM dag_run WHERE state = 'running'";
 /// Runs with instances that any worker of a queue may take.
@@ -112,6 +116,16 @@ impl Store {
     /// Of the surroundings, or `Bug` if a row cannot be read.
     pub async fn due_runs(&self, now: Timestamp, limit: u32) -> Result<Vec<Wanted>, StoreError> {
         self.read(DUE, &[now.0.into(), i64::from(limit).into()]).await?.iter().map(wanted).collect()
+    }
+
+    /// Runs that are `running` and would stay so for ever: nothing in them is at work or in line, and no time to look
+    /// again comes after `overdue`. There should be none.
+    ///
+    /// # Errors
+    /// Of the surroundings, or `Bug` if a row cannot be read.
+    pub async fn undriven_runs(&self, overdue: Timestamp, limit: u32) -> Result<Vec<RunKey>, StoreError> {
+        let rows = self.read(UNDRIVEN, &[overdue.0.into(), i64::from(limit).into()]).await?;
+        rows.iter().map(|row| run_key(row, 0, 1)).collect()
     }
 
     /// All runs that are `running`, with their versions.

@@ -11,9 +11,18 @@ const OPEN_SESSION: &str = "INSERT INTO worker_session (session_id, opened_at_us
      VALUES ($1, $2, $3, 0, $4) ON CONFLICT (session_id) DO NOTHING";
 const CLOSE_LOCAL_SESSIONS: &str =
     "UPDATE worker_session SET closed_at_us = $1 WHERE local AND closed_at_us IS NULL";
-const SESSIONS: &str = "SELECT s.session_id, s.opened_at_us, s.lease_until_us, s.local, \
-         (SELECT COUNT(*) FROM task_instance AS t WHERE t.session_id = s.session_id AND t.state = 'running') \
-     FROM worker_session AS s WHERE s.closed_at_us IS NULL AND s.lease_until_us > $1 ORDER BY s.session_id";
+macro_rules! select_sessions {
+    ($which:literal) => {
+        concat!(
+            "SELECT s.session_id, s.opened_at_us, s.lease_until_us, s.local, \
+                 (SELECT COUNT(*) FROM task_instance AS t WHERE t.session_id = s.session_id AND t.state = 'running') \
+             FROM worker_session AS s WHERE s.closed_at_us IS NULL AND ",
+            $which
+        )
+    };
+}
+const SESSIONS: &str = select_sessions!("s.lease_until_us > $1 ORDER BY s.session_id");
+const SILENT: &str = select_sessions!("s.lease_until_us <= $1 ORDER BY s.session_id LIMIT $2");
 /// A lease that has run out is not renewed: what the session held may have been given to another.
 const HEARTBEAT: &str = "UPDATE worker_session SET lease_until_us = $3 \
      WHERE session_id = $1 AND closed_at_us IS NULL AND lease_until_us > $2";
@@ -70,6 +79,17 @@ fn claim(row: &Row) -> Result<Orphan, StoreError> {
     })
 }
 
+fn session(row: &Row) -> Result<Session, StoreError> {
+    let name = row.text(0)?;
+    Ok(Session {
+        session: parsed("session_id", &name, SessionId::parse(&name).ok())?,
+        opened_at: Timestamp(row.int(1)?),
+        lease_until: Timestamp(row.int(2)?),
+        local: row.boolean(3)?,
+        running: number("task instances", row.int(4)?)?,
+    })
+}
+
 impl Store {
     /// Registers the worker inside this process, as [`Store::open_session`] does. On SQLite, whose home one
     /// process holds at a time, the sessions of processes before it are over.
@@ -88,21 +108,19 @@ impl Store {
         self.register(session, now, lease_until, true).await
     }
 
+    /// Workers whose lease ran out before `now` and that nobody closed; at most `limit`.
+    ///
+    /// # Errors
+    /// Of the surroundings, or `Bug` if a row cannot be read.
+    pub async fn silent_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<Session>, StoreError> {
+        self.read(SILENT, &[now.0.into(), i64::from(limit).into()]).await?.iter().map(session).collect()
+    }
+
     /// Workers that live at `now`.
     ///
     /// # Errors
     /// Of the surroundings, or `Bug` if a row cannot be read.
     pub async fn sessions(&self, now: Timestamp) -> Result<Vec<Session>, StoreError> {
-        let session = |row: &Row| {
-            let name = row.text(0)?;
-            Ok(Session {
-                session: parsed("session_id", &name, SessionId::parse(&name).ok())?,
-                opened_at: Timestamp(row.int(1)?),
-                lease_until: Timestamp(row.int(2)?),
-                local: row.boolean(3)?,
-                running: number("task instances", row.int(4)?)?,
-            })
-        };
         self.read(SESSIONS, &[now.0.into()]).await?.iter().map(session).collect()
     }
 

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use axum::{Router, middleware};
 
+use super::Shared;
 use super::error::ApiError;
 use super::tokens::{Denied, Need};
-use super::Shared;
 
 /// A request that takes longer is given up; a long poll is shorter.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
@@ -63,7 +63,13 @@ impl Routes {
     }
 
     /// Adds a route that needs `P`.
-    pub(super) fn on<P: Permission, H, T>(self, _needs: P, method: MethodFilter, path: &str, handler: H) -> Self
+    pub(super) fn on<P: Permission, H, T>(
+        self,
+        _needs: P,
+        method: MethodFilter,
+        path: &str,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, Shared>,
         T: 'static,
@@ -75,9 +81,8 @@ impl Routes {
 
     pub(super) fn finish(self) -> Router {
         let host = from_fn_with_state(self.api.clone(), from_here);
-        let nothing = |uri: Uri| async move {
-            ApiError::not_found(format!("there is nothing at `{}`", uri.path()))
-        };
+        let nothing =
+            |uri: Uri| async move { ApiError::not_found(format!("there is nothing at `{}`", uri.path())) };
         self.router.fallback(nothing).layer(host).layer(middleware::map_response(sealed)).with_state(self.api)
     }
 }
@@ -112,9 +117,10 @@ fn refusal(denied: Denied) -> ApiError {
             .hint("it may have been made anew when the server was started; look at its token file"),
         Denied::Expired(until) => unauthorized(format!("the token was good until {until}"))
             .hint("put a new one into the token file and start the server again"),
-        Denied::NotAllowed(role) => {
-            ApiError::new(StatusCode::FORBIDDEN, format!("the token is that of a {role:?}, who may not do this"))
-        }
+        Denied::NotAllowed(role) => ApiError::new(
+            StatusCode::FORBIDDEN,
+            format!("the token is that of a {role:?}, who may not do this"),
+        ),
     }
 }
 
@@ -135,7 +141,8 @@ async fn from_here(State(api): State<Shared>, request: Request, next: Next) -> R
     }
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     if !safe && let Some(origin) = headers.get(header::ORIGIN) {
-        let same = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|o| o.1 == host);
+        let same =
+            origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|o| o.1 == host);
         if !same {
             return ApiError::new(StatusCode::FORBIDDEN, "the request comes from a page of another site")
                 .into_response();

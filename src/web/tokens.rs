@@ -41,9 +41,10 @@ pub enum Role {
 impl Role {
     fn may(self, need: Need) -> bool {
         match (self, need) {
-            (_, Need::Nothing) | (Self::Admin, _) | (Self::Viewer, Need::Read) | (Self::Worker, Need::Work) => {
-                true
-            }
+            (_, Need::Nothing)
+            | (Self::Admin, _)
+            | (Self::Viewer, Need::Read)
+            | (Self::Worker, Need::Work) => true,
             (Self::Viewer, Need::Operate | Need::Work) | (Self::Worker, Need::Read | Need::Operate) => false,
         }
     }

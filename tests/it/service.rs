@@ -207,7 +207,8 @@ tasks:
         served.until(&["runs", "show", "edited", run], &format!("edited {run}: success"));
         let report = served.json(&["runs", "show", "edited", run]);
         let tasks = report["tasks"].as_array().unwrap();
-        let mut names: Vec<_> = tasks.iter().map(|task| task["task_id"].as_str().unwrap().to_owned()).collect();
+        let mut names: Vec<_> =
+            tasks.iter().map(|task| task["task_id"].as_str().unwrap().to_owned()).collect();
         names.sort();
         names
     };
@@ -220,7 +221,8 @@ tasks:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_replaced_by_garbage_or_deleted_leaves_the_last_good_version_or_its_runs() {
-    let served = Served::start("dag_id: kept\ntasks:\n  - {id: a, type: bash, command: 'read x < ../gate'}\n", 4);
+    let served =
+        Served::start("dag_id: kept\ntasks:\n  - {id: a, type: bash, command: 'read x < ../gate'}\n", 4);
     let gate = served.pipe("gate");
     served.until_said("the DAG is taken up");
     let file = served.folder.path().join("dags/all.yaml");
@@ -290,7 +292,15 @@ tasks:
     served.until_said("the DAG is taken up");
     served.until_said("the DAG is taken up");
     let backfill = ["dags", "backfill", "daily", "--from", "2025-01-01", "--to", "2025-12-31"];
-    let nothing = served.cli(&["dags", "backfill", "daily", "--from", "2025-01-01T01:00:00Z", "--to", "2025-01-01T02:00:00Z"]);
+    let nothing = served.cli(&[
+        "dags",
+        "backfill",
+        "daily",
+        "--from",
+        "2025-01-01T01:00:00Z",
+        "--to",
+        "2025-01-01T02:00:00Z",
+    ]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("there is nothing to backfill"));
     let plan = served.json(&[&backfill[..], &["--dry-run"]].concat());

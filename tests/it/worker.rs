@@ -9,9 +9,7 @@ use mainspring::core::state::{RunState, TaskState};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::server::{
-    EXPIRED, PATIENCE, Server, WORKER, With, World, hear, in_time, path_of, start, worker,
-};
+use super::server::{EXPIRED, PATIENCE, Server, WORKER, With, World, hear, in_time, path_of, start, worker};
 
 const SHORT: Duration = Duration::from_millis(1500);
 
@@ -174,7 +172,11 @@ async fn a_task_outlives_a_server_that_is_started_again_within_the_lease() {
     in_time(said).await;
     assert_eq!(server.end_of(&key).await, RunState::Success);
     let found = instance(&world, &key).await;
-    assert_eq!((found.fence.0, found.lost_count), (1, 0), "the same attempt, under the same session: {found:?}");
+    assert_eq!(
+        (found.fence.0, found.lost_count),
+        (1, 0),
+        "the same attempt, under the same session: {found:?}"
+    );
 }
 
 #[tokio::test]
@@ -225,7 +227,11 @@ impl<'a> Bare<'a> {
 fn claim(begin: &Value) -> Value {
     let ticket = &begin["ticket"];
     let names = ["dag_id", "run_id", "task_id", "map_index", "fence"];
-    names.iter().map(|&name| (name.to_owned(), ticket[name].clone())).collect::<serde_json::Map<_, _>>().into()
+    names
+        .iter()
+        .map(|&name| (name.to_owned(), ticket[name].clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn succeeded(begin: &Value) -> Value {

@@ -72,7 +72,8 @@ pub(super) async fn list(
     let state = filter.state.map(|text| {
         RunState::parse(&text).ok_or_else(|| {
             let all: Vec<_> = RunState::ALL.iter().map(|state| state.as_str()).collect();
-            ApiError::invalid(format!("`{text}` is no state of a run")).hint(format!("one of {}", all.join(", ")))
+            ApiError::invalid(format!("`{text}` is no state of a run"))
+                .hint(format!("one of {}", all.join(", ")))
         })
     });
     let limit = filter.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);

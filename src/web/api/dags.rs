@@ -53,7 +53,8 @@ pub(super) async fn get(State(api): State<Shared>, OfDag(dag_id): OfDag) -> Resu
     let file = ask::latest(&api.control, &dag_id).await?;
     let tasks = |ix: usize| {
         let task = file.dag.task(ix);
-        let upstream: Vec<&str> = file.dag.upstream(ix).iter().map(|&up| file.dag.task(up).id.as_str()).collect();
+        let upstream: Vec<&str> =
+            file.dag.upstream(ix).iter().map(|&up| file.dag.task(up).id.as_str()).collect();
         json!({
             "task_id": task.id.as_str(), "type": &*task.kind, "queue": task.queue.as_str(),
             "pool": task.pool.as_str(), "retries": task.retry.retries, "upstream_task_ids": upstream,

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::ApiError;
+use super::Shared;
 use crate::core::ids::Timestamp;
 use crate::core::state::RunState;
 use crate::web::Pulse;

@@ -85,10 +85,13 @@ pub(super) async fn log(
         ApiError::not_found(format!("`{task}` has no attempt {} in run `{}`", of.try_number, key.run_id))
     })?;
     let path = log_path(&api.logs, &key, &task, map_index, fence);
-    let read = tokio::task::spawn_blocking(move || read_piece(&path, piece.offset, LOG_PIECE_BYTES_MAX)).await;
+    let read =
+        tokio::task::spawn_blocking(move || read_piece(&path, piece.offset, LOG_PIECE_BYTES_MAX)).await;
     let text = match read {
         Ok(Ok(text)) => text,
-        Ok(Err(error)) => return Err(ApiError::from(crate::store::StoreError::Environment(error.to_string()))),
+        Ok(Err(error)) => {
+            return Err(ApiError::from(crate::store::StoreError::Environment(error.to_string())));
+        }
         Err(error) => return Err(ApiError::from(crate::store::StoreError::Bug(error.to_string()))),
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())

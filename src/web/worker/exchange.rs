@@ -33,11 +33,7 @@ impl Drop for Leaving {
     }
 }
 
-pub(super) async fn exchange(
-    api: Shared,
-    id: SessionId,
-    brought: Exchange,
-) -> Result<Exchanged, ApiError> {
+pub(super) async fn exchange(api: Shared, id: SessionId, brought: Exchange) -> Result<Exchanged, ApiError> {
     if api.stop.is_cancelled() && brought.reports.is_empty() {
         return Err(ApiError::stopping());
     }
@@ -50,7 +46,8 @@ pub(super) async fn exchange(
     let mut leaving = Leaving(Some(session.clone()));
     // On its own, so that it is not cut off between an offer and its end.
     let answer = tokio::spawn(async move { Visit { api, session, mine }.make(brought).await });
-    let answer = answer.await.map_err(|error| ApiError::from(crate::store::StoreError::Bug(error.to_string())))?;
+    let answer =
+        answer.await.map_err(|error| ApiError::from(crate::store::StoreError::Bug(error.to_string())))?;
     leaving.0 = None;
     answer
 }

@@ -106,8 +106,9 @@ async fn logs(
     let (key, task) = (claim.run_key()?, claim.task()?);
     let path = log_path(&api.logs, &key, &task, claim.map_index, Fence(claim.fence));
     let put = tokio::task::spawn_blocking(move || {
-        put_piece(&path, chunk.offset, &chunk.text)
-            .map_err(|error| StoreError::Environment(format!("{} cannot be written: {error}", path.display())))
+        put_piece(&path, chunk.offset, &chunk.text).map_err(|error| {
+            StoreError::Environment(format!("{} cannot be written: {error}", path.display()))
+        })
     });
     let offset = put.await.map_err(|error| StoreError::Bug(error.to_string()))??;
     Ok(Reply(LogKept { offset }))
@@ -119,6 +120,7 @@ async fn dag_version(
 ) -> Result<Reply<DagVersion>, ApiError> {
     let hash = DagHash(hash.into());
     let found = api.control.store().dag_version(&hash).await?;
-    let (_, source) = found.ok_or_else(|| ApiError::not_found(format!("there is no DAG version `{}`", hash.0)))?;
+    let (_, source) =
+        found.ok_or_else(|| ApiError::not_found(format!("there is no DAG version `{}`", hash.0)))?;
     Ok(Reply(DagVersion { source }))
 }

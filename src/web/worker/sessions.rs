@@ -88,11 +88,7 @@ pub(super) async fn open(api: &Shared, name: &str) -> Result<SessionId, ApiError
 }
 
 /// The session, taken over from another process if need be.
-pub(super) async fn find(
-    api: &Shared,
-    id: &SessionId,
-    queues: &[String],
-) -> Result<Arc<Session>, ApiError> {
+pub(super) async fn find(api: &Shared, id: &SessionId, queues: &[String]) -> Result<Arc<Session>, ApiError> {
     if let Some(session) = lock(&api.workers.by_id).get(id) {
         return Ok(session.clone());
     }
@@ -151,19 +147,14 @@ async fn watch_over(api: Shared, session: Arc<Session>) {
 
 /// The worker lives and holds `held`. Claims that are not its any more are void; those it does not know of though
 /// the database has had them for it since the heartbeat before, it never got: they are given back.
-pub(super) async fn beat(
-    api: &Shared,
-    id: &SessionId,
-    held: Vec<ClaimName>,
-) -> Result<Beaten, ApiError> {
+pub(super) async fn beat(api: &Shared, id: &SessionId, held: Vec<ClaimName>) -> Result<Beaten, ApiError> {
     if !renew(api, id).await? {
         forget(api, id).await;
         return Ok(Beaten { stands: false, void: Vec::new() });
     }
     let rows = api.control.store().held(id).await?;
-    let name = |orphan: &Orphan| {
-        ClaimName::of(&orphan.run_key, &orphan.task_id, orphan.map_index, orphan.fence)
-    };
+    let name =
+        |orphan: &Orphan| ClaimName::of(&orphan.run_key, &orphan.task_id, orphan.map_index, orphan.fence);
     let claims: BTreeMap<ClaimName, Orphan> = rows.into_iter().map(|row| (name(&row), row)).collect();
     let void = held.iter().filter(|claim| !claims.contains_key(claim)).cloned().collect();
     let held: BTreeSet<ClaimName> = held.into_iter().collect();

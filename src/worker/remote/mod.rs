@@ -102,7 +102,10 @@ pub async fn run(settings: Settings, remote: Remote) -> Result<(), RemoteError> 
         match ended {
             Ended::Drained => {
                 if !unsaid.is_empty() {
-                    tracing::warn!(outcomes = unsaid.len(), "no server has taken these; they will be repeated");
+                    tracing::warn!(
+                        outcomes = unsaid.len(),
+                        "no server has taken these; they will be repeated"
+                    );
                 }
                 return Ok(());
             }

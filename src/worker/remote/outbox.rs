@@ -17,9 +17,9 @@ pub(super) struct Outbox {
 fn size(done: &Done) -> usize {
     let left = |left: &Left| left.json.len() + left.list_lengths.len() * 32;
     512 + match &done.end {
-        End::Succeeded { left: of } | End::Branched { left: of, .. } | End::ShortCircuited { left: of, .. } => {
-            left(of)
-        }
+        End::Succeeded { left: of }
+        | End::Branched { left: of, .. }
+        | End::ShortCircuited { left: of, .. } => left(of),
         End::Failed { error: text, .. } | End::Skipped { why: text } => text.len(),
         End::Deferred { .. } | End::Interrupted => 0,
     }
@@ -68,7 +68,12 @@ impl Outbox {
                 Some(ack) if ack.status < 500 => {
                     if let Some(why) = &ack.detail {
                         let claim = &done.ticket.claim;
-                        tracing::info!(run = claim.run_id, task = claim.task_id, why, "an outcome does not count");
+                        tracing::info!(
+                            run = claim.run_id,
+                            task = claim.task_id,
+                            why,
+                            "an outcome does not count"
+                        );
                     }
                     settled.push(done);
                 }
@@ -90,13 +95,8 @@ mod tests {
     use crate::control::wire::{ClaimName, Ticket};
 
     fn done(fence: i64, bytes: usize) -> Done {
-        let claim = ClaimName {
-            dag_id: "d".into(),
-            run_id: "r".into(),
-            task_id: "t".into(),
-            map_index: -1,
-            fence,
-        };
+        let claim =
+            ClaimName { dag_id: "d".into(), run_id: "r".into(), task_id: "t".into(), map_index: -1, fence };
         let left = Left { json: "x".repeat(bytes), list_lengths: Vec::new() };
         Done { ticket: Ticket { claim, task: 0, token: String::new() }, end: End::Succeeded { left } }
     }

@@ -98,7 +98,11 @@ struct Work {
 
 impl Session {
     /// Works until the session is over. Answers with the outcomes that nobody has taken.
-    pub(super) async fn work(self, settings: Arc<Settings>, unsaid: VecDeque<Done>) -> (Ended, VecDeque<Done>) {
+    pub(super) async fn work(
+        self,
+        settings: Arc<Settings>,
+        unsaid: VecDeque<Done>,
+    ) -> (Ended, VecDeque<Done>) {
         let (tell, mut ended) = mpsc::unbounded_channel();
         let (handouts, inbox) = mpsc::unbounded_channel();
         let (running, attempts) = (Running::default(), TaskTracker::new());
@@ -145,7 +149,8 @@ impl Session {
         closed.cancel();
         carrier.abort();
         if how == Ended::Drained
-            && let Err(error) = work.session.client.delete(&format!("sessions/{}", work.session.id), CLOSE_MAX).await
+            && let Err(error) =
+                work.session.client.delete(&format!("sessions/{}", work.session.id), CLOSE_MAX).await
         {
             tracing::warn!(%error, "the session is not closed; its lease will run out");
         }
@@ -327,7 +332,9 @@ impl Work {
         let read = match version {
             Ok(DagVersion { source }) => dagbag::dag_from_source(&source).map_err(|problems| {
                 let first = problems.first().map(ToString::to_string).unwrap_or_default();
-                format!("this worker cannot read the DAG version: {first}\nhint: was it built with all features?")
+                format!(
+                    "this worker cannot read the DAG version: {first}\nhint: was it built with all features?"
+                )
             }),
             Err(CallError::Unreachable(why)) => {
                 tracing::warn!(why, "a DAG version is not there yet; trying again");
