@@ -32,8 +32,8 @@ pub struct ClaimName {
     pub fence: i64,
 }
 
-/// A claim with the right to act on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A claim with the right to act on it, which is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// Which claim.
     #[serde(flatten)]
@@ -265,6 +265,12 @@ impl ClaimName {
     /// If its name is no name.
     pub fn task(&self) -> Result<TaskId, Garbled> {
         TaskId::parse(&self.task_id).map_err(|e| Garbled(e.to_string()))
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.claim, f)
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
+use super::units::ByteSize;
 use super::{Flow, SpecProblem, TaskContext, TaskError, TaskKind, TaskOutput};
 
 /// How long a program may take to end after TERM before it is killed.
@@ -37,7 +38,17 @@ pub(super) struct Bash {
     /// Exit codes after which no attempt can help.
     #[serde(default)]
     fail_on_exit_code: Vec<i32>,
+    /// Memory that each process of the program may have: what it asks for beyond that it does not get.
+    #[serde(default)]
+    memory_limit: Option<ByteSize>,
+    /// Files that each process of the program may have open.
+    #[serde(default)]
+    open_files_limit: Option<u32>,
 }
+
+/// Less than this no program starts with.
+const MEMORY_LIMIT_MIN: u64 = 16 << 20;
+const OPEN_FILES_LIMIT_MIN: u32 = 16;
 
 fn skip_default() -> Vec<i32> {
     vec![99]
@@ -62,12 +73,21 @@ impl TaskKind for Bash {
             CommandLine::Shell(line) => line.trim().is_empty(),
             CommandLine::Program(words) => words.first().is_none_or(|w| w.trim().is_empty()),
         };
-        let problem = |message: &str, hint: &str| SpecProblem {
-            path: vec!["command".to_owned()],
+        let problem_at = |key: &str, message: &str, hint: &str| SpecProblem {
+            path: vec![key.to_owned()],
             message: message.to_owned(),
             hint: Some(hint.to_owned()),
         };
+        let problem = |message: &str, hint: &str| problem_at("command", message, hint);
         let mut problems = Vec::new();
+        if self.memory_limit.is_some_and(|limit| limit.0 < MEMORY_LIMIT_MIN) {
+            let message = "no program starts with less than 16 MiB";
+            problems.push(problem_at("memory_limit", message, "write for instance `512MiB`"));
+        }
+        if self.open_files_limit.is_some_and(|limit| limit < OPEN_FILES_LIMIT_MIN) {
+            let message = "no program starts with fewer than 16 open files";
+            problems.push(problem_at("open_files_limit", message, "write for instance 1024"));
+        }
         if empty {
             problems.push(problem(
                 "`command` is empty",
@@ -138,18 +158,18 @@ impl TaskKind for Bash {
 
 impl Bash {
     fn command(&self, cx: &TaskContext) -> Command {
-        let mut command = match &self.command {
-            CommandLine::Shell(line) => {
-                let mut command = Command::new("bash");
-                command.arg("-c").arg(line);
-                command
-            }
-            CommandLine::Program(words) => {
-                let mut command = Command::new(&words[0]);
-                command.args(&words[1..]);
-                command
-            }
+        let words: Vec<&str> = match &self.command {
+            CommandLine::Shell(line) => vec!["bash", "-c", line],
+            CommandLine::Program(words) => words.iter().map(String::as_str).collect(),
         };
+        let limits = self.limits();
+        let mut command = Command::new(if limits.is_empty() { words[0] } else { "bash" });
+        if limits.is_empty() {
+            command.args(&words[1..]);
+        } else {
+            // The shell limits itself and then becomes the program.
+            command.arg("-c").arg(format!("{limits}exec \"$@\"")).arg("bash").args(&words);
+        }
         let folder = &cx.shared.dags_dir;
         command.current_dir(self.cwd.as_ref().map_or_else(|| folder.clone(), |cwd| folder.join(cwd)));
         command.env_clear().envs(cx.shared.inherited_env.iter().map(|(k, v)| (k, v)));
@@ -166,6 +186,14 @@ impl Bash {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         command
+    }
+
+    /// As lines of shell; empty if there are none.
+    fn limits(&self) -> String {
+        let memory =
+            self.memory_limit.map(|limit| format!("ulimit -v {} || exit 126; ", limit.0.div_ceil(1024)));
+        let files = self.open_files_limit.map(|limit| format!("ulimit -n {limit} || exit 126; "));
+        memory.into_iter().chain(files).collect()
     }
 
     /// The command for a message, cut to one short line.

@@ -1,8 +1,7 @@
 //! The API: what people, programs and workers elsewhere ask of this process, on one router behind one gate.
 //!
 //! Everything that changes a run goes through [`crate::control`], in the words of [`crate::control::ask`]; workers
-//! speak [`crate::control::wire`]. This room keeps no state of runs. Its invariant: no route without a permission
-//! (see [`gate`]).
+//! speak [`crate::control::wire`]. This room keeps no state of runs. Its invariant: no route without a permission.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

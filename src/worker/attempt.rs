@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::mask::{Mask, names_a_secret};
 use super::{Settings, task_log};
 use crate::control::Assignment;
 use crate::core::dag::Task;
@@ -111,6 +112,7 @@ pub(super) async fn make(
     cancel: CancellationToken,
 ) -> Outcome {
     let task = assignment.dag.task(assignment.ti.task);
+    let mask = Arc::new(mask(settings));
     let log = task_log::open(
         &settings.logs,
         &assignment.dag,
@@ -119,6 +121,8 @@ pub(super) async fn make(
         assignment.fence,
         settings.now,
     );
+    let hidden = mask.clone();
+    let log = tasks::TaskLog::new(move |line| log.line(&hidden.hide(line)));
     let mut retry_on = None;
     let ended = async {
         let prepared = prepared.of(assignment)?;
@@ -133,6 +137,7 @@ pub(super) async fn make(
             }
             Ready::Run(work) => work,
         };
+        cx.env.iter().filter(|(name, _)| names_a_secret(name)).for_each(|(_, value)| mask.add(value));
         under_timeout(task.execution_timeout, work.as_ref(), &cx).await
     };
     let ended = AssertUnwindSafe(ended).catch_unwind().await;
@@ -144,7 +149,7 @@ pub(super) async fn make(
         ),
         Ok(Err(error)) => {
             let severity = severity(&error, retry_on.as_ref());
-            failed(error.to_string(), severity)
+            failed(mask.hide(&error.to_string()).into_owned(), severity)
         }
         Err(panic) => failed(format!("the task panicked: {}", panic_text(&*panic)), Severity::Retryable),
     };
@@ -152,6 +157,12 @@ pub(super) async fn make(
         log.line(&format!("error: {error}"));
     }
     outcome
+}
+
+/// Knows the secrets of the process.
+fn mask(settings: &Settings) -> Mask {
+    let inherited = settings.shared.inherited_env.iter();
+    Mask::new(inherited.filter(|(name, _)| names_a_secret(name)).map(|(_, value)| value.as_str()))
 }
 
 enum Ended {

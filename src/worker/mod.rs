@@ -19,6 +19,7 @@ use crate::core::run::{Outcome, TiRef};
 use crate::tasks::Shared;
 
 mod attempt;
+mod mask;
 pub mod remote;
 mod task_log;
 

@@ -211,3 +211,48 @@ tasks:
         "done work was not repeated"
     );
 }
+
+#[test]
+fn a_program_gets_no_more_memory_and_files_than_its_task_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "memory_limit: 512MiB, open_files_limit: 64";
+    let dag = dag_file(
+        folder.path(),
+        &format!(
+            "dag_id: limited
+tasks:
+  - {{id: shell, type: bash, {limits}, command: 'echo $(ulimit -v) $(ulimit -n)'}}
+  - {{id: program, type: bash, {limits}, command: [sh, -c, 'echo $(ulimit -v) $(ulimit -n)']}}
+"
+        ),
+    );
+    let home = folder.path().join("home");
+    let report = json(&run(&home, &["--output", "json", "run", dag.to_str().unwrap()]));
+    let of = |task: &str| report["tasks"].as_array().unwrap().iter().find(|t| t["task_id"] == task).cloned();
+    assert_eq!(of("shell").unwrap()["outputs"]["return_value"], "524288 64", "{report}");
+    assert_eq!(of("program").unwrap()["outputs"]["return_value"], "524288 64", "{report}");
+    let small = dag_file(
+        folder.path(),
+        "dag_id: small\ntasks: [{id: t, type: bash, command: 'true', memory_limit: 1MiB, open_files_limit: 3}]\n",
+    );
+    let output = run(&home, &["check", small.to_str().unwrap()]);
+    assert_exit(&output, 1);
+    let text = stdout(&output) + &stderr(&output);
+    assert!(text.contains("16 MiB") && text.contains("16 open files"), "{text}");
+}
+
+#[test]
+fn a_secret_is_hidden_in_logs_and_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let dag = dag_file(
+        folder.path(),
+        "dag_id: secretive
+tasks:
+  - {id: tells, type: bash, command: 'echo \"got $API_TOKEN of $PLAIN\"', env: {API_TOKEN: hunter2-and-more, PLAIN: everyone}}
+",
+    );
+    let home = folder.path().join("home");
+    assert_exit(&run(&home, &["run", dag.to_str().unwrap()]), 0);
+    let log = stdout(&run(&home, &["tasks", "logs", "secretive", "tells"]));
+    assert!(log.contains("got *** of everyone") && !log.contains("hunter2"), "{log}");
+}

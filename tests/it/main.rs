@@ -19,6 +19,7 @@ mod publish;
 mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;
+mod served;
 mod server;
 mod service;
 mod store;

@@ -128,7 +128,7 @@ impl World {
 
     /// A file that holds a token for workers.
     pub(crate) fn token_file(&self, secret: &str) -> PathBuf {
-        let path = self.path(&secret[..6]);
+        let path = self.path(&format!("token-{}", &secret[..6]));
         std::fs::write(&path, format!("worker {secret}\n")).unwrap();
         path
     }
@@ -171,6 +171,19 @@ impl Server {
         answer
     }
 
+    /// Asks again and again until the answer is as expected.
+    pub(crate) async fn until(&self, path: &str, expected: impl Fn(&Value) -> bool) -> Value {
+        let asked = async {
+            loop {
+                let answer = self.get(path).await;
+                if expected(&answer) {
+                    return answer;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("it comes to be so in time")
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(Method::POST, path, ADMIN, body).await;
         assert_eq!(status, 200, "{path}: {answer}");
@@ -204,10 +217,14 @@ pub(crate) fn path_of(key: &RunKey) -> String {
 
 /// A worker as a process of its own.
 pub(crate) fn worker(world: &World, server: &str, more: &[&str]) -> std::process::Command {
+    worker_with(world, server, WORKER, more)
+}
+
+pub(crate) fn worker_with(world: &World, server: &str, token: &str, more: &[&str]) -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mainspring"));
     let home = world.path("worker");
     command.arg("--home").arg(home).arg("--dags").arg(world.folder.path()).arg("worker");
-    command.args(["--server", server, "--token-file"]).arg(world.token_file(WORKER)).args(more);
+    command.args(["--server", server, "--token-file"]).arg(world.token_file(token)).args(more);
     command.env("MAINSPRING_LOG", "info");
     command
 }

@@ -181,8 +181,8 @@ async fn a_run_can_be_started_watched_marked_cleared_and_ended() {
     let key = server.trigger("two").await;
     let path = path_of(&key);
     // There is no worker, so the first task waits for one.
-    let waits = server.get(&format!("{path}/waits?task_id=second")).await;
-    assert!(waits[0]["why"].as_str().unwrap().contains("first"), "{waits}");
+    let names_first = |waits: &Value| waits[0]["why"].as_str().is_some_and(|why| why.contains("first"));
+    server.until(&format!("{path}/waits?task_id=second"), names_first).await;
     let marked = server.post(&format!("{path}/mark"), json!({"state": "success"})).await;
     assert_eq!(marked["task_instances"].as_array().map(Vec::len), Some(2), "{marked}");
     assert_eq!(server.end_of(&key).await, RunState::Success);
