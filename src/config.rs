@@ -92,9 +92,11 @@ impl Config {
             usual.exists().then(|| usual.to_owned())
         });
         let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
-        let alerts = AlertSettings::read(&file.alerts).map_err(|problems| ConfigError {
-            file: path.unwrap_or_default(),
-            problem: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        let alerts = AlertSettings::read(&file.alerts).map_err(|problems| {
+            let file = path.unwrap_or_default();
+            let next = format!("\nerror: {}: ", file.display());
+            let problem = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(&next);
+            ConfigError { file, problem }
         })?;
         let home = said.home.or(file.home).unwrap_or_else(|| PathBuf::from(".mainspring"));
         let home = std::path::absolute(&home).unwrap_or(home);

@@ -8,7 +8,9 @@ N mails are refused for the moment (451). Ends when its standard input does.
 
 import argparse
 import email
+import email.header
 import json
+import logging
 import ssl
 import subprocess
 import sys
@@ -22,16 +24,23 @@ def certificate(path):
     """Makes a certificate for 127.0.0.1 and answers the context of a server that has it."""
     with tempfile.NamedTemporaryFile(suffix=".key") as key:
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key.name, "-out", path]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+        command += ["-keyout", key.name, "-out", path]
         subprocess.run(command, check=True, capture_output=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path, key.name)
         return context
 
 
+def words(value):
+    """A header's text: decoded, in one line."""
+    return " ".join(str(email.header.make_header(email.header.decode_header(value))).split())
+
+
 class Mailbox:
-    def __init__(self, refuse):
+    def __init__(self, refuse, wrapped):
         self.refuse = refuse
+        self.wrapped = wrapped
 
     async def handle_DATA(self, server, session, envelope):
         if self.refuse > 0:
@@ -42,10 +51,9 @@ class Mailbox:
         seen = {
             "from": envelope.mail_from,
             "to": envelope.rcpt_tos,
-            "headers": {name.lower(): str(email.header.make_header(email.header.decode_header(value)))
-                        for name, value in mail.items()},
+            "headers": {name.lower(): words(value) for name, value in mail.items()},
             "text": mail.get_payload(decode=True).decode(),
-            "tls": session.ssl is not None,
+            "tls": self.wrapped or session.ssl is not None,
             "user": user,
         }
         print(json.dumps(seen), flush=True)
@@ -53,6 +61,8 @@ class Mailbox:
 
 
 def main():
+    # Clients that leave in the middle are part of the tests, not news.
+    logging.disable()
     parser = argparse.ArgumentParser()
     parser.add_argument("--refuse", type=int, default=0)
     parser.add_argument("--user")
@@ -71,10 +81,10 @@ def main():
     if args.user:
         def judge(server, session, envelope, mechanism, data):
             good = data.login == args.user.encode() and data.password == args.password.encode()
-            return AuthResult(success=good, auth_data=data.login)
+            return AuthResult(success=good, handled=False, auth_data=data.login)
 
         settings.update(authenticator=judge, auth_required=True, auth_require_tls=args.starttls)
-    server = Controller(Mailbox(args.refuse), hostname="127.0.0.1", port=0, **settings)
+    server = Controller(Mailbox(args.refuse, args.smtps), hostname="127.0.0.1", port=0, **settings)
     try:
         server.start()
     except OSError:

@@ -40,7 +40,7 @@ struct Server {
 /// What is wrong with the keys, as far as they say.
 pub(super) fn check(settings: &EmailSettings) -> Vec<RouteProblem> {
     let mut problems = Vec::new();
-    match server(&settings.smtp) {
+    match server(settings) {
         Err(found) => problems.push(found),
         Ok(server) => {
             let given =
@@ -59,18 +59,26 @@ pub(super) fn check(settings: &EmailSettings) -> Vec<RouteProblem> {
             }
         }
     }
-    problems.extend(mailbox("from", &settings.from).err());
-    match receivers(&settings.to) {
-        [] => problems.push(problem("`to` names nobody", None)),
+    problems.extend(sender(settings).err());
+    match receivers(settings) {
+        [] => problems.push(problem("`to` names nobody", "to = \"name@example.com\"".to_owned())),
         all => problems.extend(all.iter().filter_map(|to| mailbox("to", to).err())),
     }
     problems
 }
 
-fn receivers(to: &Receivers) -> &[String] {
-    match to {
-        Receivers::One(one) => std::slice::from_ref(one),
-        Receivers::Many(all) => all,
+fn sender(settings: &EmailSettings) -> Result<Mailbox, RouteProblem> {
+    match &settings.from {
+        Some(from) => mailbox("from", from),
+        None => Err(problem("the key `from` is missing", "from = \"mainspring@example.com\"".to_owned())),
+    }
+}
+
+fn receivers(settings: &EmailSettings) -> &[String] {
+    match &settings.to {
+        None => &[],
+        Some(Receivers::One(one)) => std::slice::from_ref(one),
+        Some(Receivers::Many(all)) => all,
     }
 }
 
@@ -80,11 +88,10 @@ fn mailbox(key: &str, text: &str) -> Result<Mailbox, RouteProblem> {
     })
 }
 
-fn server(smtp: &Secret<String>) -> Result<Server, RouteProblem> {
-    let wrong = || {
-        let hint = "smtp://user@mail.example:587, or smtps://user@mail.example".to_owned();
-        problem("`smtp` is not the address of a mail server", hint)
-    };
+fn server(settings: &EmailSettings) -> Result<Server, RouteProblem> {
+    let hint = || "smtp://user@mail.example:587, or smtps://user@mail.example".to_owned();
+    let wrong = || problem("`smtp` is not the address of a mail server", hint());
+    let Some(smtp) = &settings.smtp else { return Err(problem("the key `smtp` is missing", hint())) };
     let url = reqwest::Url::parse(smtp.expose().trim()).map_err(|_secret| wrong())?;
     let wrapped = match url.scheme() {
         "smtp" => false,
@@ -140,7 +147,7 @@ impl Email {
             return Err(problems);
         }
         let one = |found| vec![found];
-        let server = server(&settings.smtp).map_err(one)?;
+        let server = server(settings).map_err(one)?;
         let encryption = encryption(settings, &server).map_err(one)?;
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
             .port(server.port)
@@ -149,11 +156,11 @@ impl Email {
         if let (Some(user), Some(password)) = (&server.user, password.as_ref().or(server.password.as_ref())) {
             builder = builder.credentials(Credentials::new(user.clone(), password.expose().clone()));
         }
-        let to: Result<Vec<_>, _> = receivers(&settings.to).iter().map(|to| mailbox("to", to)).collect();
+        let to: Result<Vec<_>, _> = receivers(settings).iter().map(|to| mailbox("to", to)).collect();
         Ok(Self {
             transport: builder.build(),
             server: format!("{}:{}", server.host, server.port),
-            from: mailbox("from", &settings.from).map_err(one)?,
+            from: sender(settings).map_err(one)?,
             to: to.map_err(one)?,
         })
     }

@@ -26,16 +26,12 @@ impl Lines {
         match (problem.state, problem.resolved_at) {
             (ProblemState::Resolved, Some(end)) => {
                 let lasted = span(problem.opened_at, end);
-                let seen = times(problem, "it was seen");
-                let story = format!(
-                    "over since {}, after {lasted} (it began {}){seen}",
-                    second(end),
-                    second(problem.opened_at)
-                );
+                let (from, to) = (second(problem.opened_at), second(end));
+                let story = format!("it lasted {lasted}, from {from} to {to}{}", times(problem));
                 Self { head, story, error: problem.error.clone(), next: Vec::new() }
             }
             (ProblemState::Open | ProblemState::Resolved, _) => {
-                let seen = times(problem, "seen");
+                let seen = times(problem);
                 let run = run.map_or_else(String::new, |run| format!(", last in run {run}"));
                 let story = format!("since {}{seen}{run}", second(problem.opened_at));
                 Self { head, story, error: problem.error.clone(), next: next_commands(problem) }
@@ -77,10 +73,10 @@ pub fn subject(problem: &Problem) -> String {
     }
 }
 
-fn times(problem: &Problem, verb: &str) -> String {
+fn times(problem: &Problem) -> String {
     match problem.occurrences {
         0 | 1 => String::new(),
-        runs => format!(", {verb} in {runs} runs"),
+        runs => format!(", seen in {runs} runs"),
     }
 }
 

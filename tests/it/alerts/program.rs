@@ -100,7 +100,15 @@ task_groups:
     write(folder.path(), "dags/sales.yaml", dag);
     let output = mainspring(folder.path(), &["check"]);
     assert_eq!(output.status.code(), Some(1));
-    insta::assert_snapshot!(text(&output.stderr), @"");
+    insta::assert_snapshot!(text(&output.stderr), @r##"
+    error: dags/sales.yaml:2:10: there is no alert route `oncal`
+    hint: did you mean `oncall`?
+    error: dags/sales.yaml:3:30: there is no alert route `nobody`
+    hint: declare it as [alerts.routes.nobody] in the settings file; there are `default`, `log` and `oncall`
+    error: dags/sales.yaml:9:41: there is no alert route `pager`
+    hint: declare it as [alerts.routes.pager] in the settings file; there are `default`, `log` and `oncall`
+    3 problems in 1 file
+    "##);
 }
 
 #[test]
@@ -110,5 +118,14 @@ fn everything_that_is_wrong_with_the_routes_is_said_with_the_file() {
     write(folder.path(), "mainspring.toml", settings);
     let output = mainspring(folder.path(), &["alerts", "list"]);
     assert_eq!(output.status.code(), Some(1));
-    insta::assert_snapshot!(text(&output.stderr), @"");
+    insta::assert_snapshot!(text(&output.stderr), @r##"
+    error: mainspring.toml: alert route `a`: there is no type `webhok`
+    hint: did you mean `webhook`?
+    error: mainspring.toml: alert route `b`: `smtp` is not the address of a mail server
+    hint: smtp://user@mail.example:587, or smtps://user@mail.example
+    error: mainspring.toml: alert route `b`: the key `from` is missing
+    hint: from = "mainspring@example.com"
+    error: mainspring.toml: alert route `b`: `to` names nobody
+    hint: to = "name@example.com"
+    "##);
 }

@@ -75,7 +75,62 @@ async fn a_webhook_gets_the_body_of_alertmanager_and_a_signature_that_holds() {
     let expected = base64::engine::general_purpose::STANDARD.encode(expected);
     assert_eq!(call.headers["webhook-signature"], format!("v1,{expected}"));
     let body = serde_json::to_string_pretty(&call.json()).unwrap();
-    insta::assert_snapshot!(body, @"");
+    insta::assert_snapshot!(body, @r##"
+    {
+      "version": "4",
+      "groupKey": "{}:{problem=\"sales/load/task_failed\"}",
+      "truncatedAlerts": 0,
+      "status": "firing",
+      "receiver": "oncall",
+      "groupLabels": {
+        "alertname": "task_failed",
+        "dag_id": "sales",
+        "problem": "sales/load/task_failed",
+        "severity": "critical",
+        "task_id": "load"
+      },
+      "commonLabels": {
+        "alertname": "task_failed",
+        "dag_id": "sales",
+        "problem": "sales/load/task_failed",
+        "severity": "critical",
+        "task_id": "load"
+      },
+      "commonAnnotations": {
+        "summary": "task `load` of `sales` failed after 4 attempts",
+        "description": "task `load` of `sales` failed after 4 attempts\nsince 2026-01-01 00:00:00 UTC, seen in 60 runs, last in run scheduled__2026-01-01T00:59:00Z\n\nno such table: `größe`\n.\n\nnext:\n  mainspring tasks logs sales load --run-id scheduled__2026-01-01T00:59:00Z\n  mainspring runs why sales scheduled__2026-01-01T00:59:00Z load\n",
+        "error": "no such table: `größe`\n.",
+        "run_id": "scheduled__2026-01-01T00:59:00Z",
+        "occurrences": "60",
+        "next": "mainspring tasks logs sales load --run-id scheduled__2026-01-01T00:59:00Z\nmainspring runs why sales scheduled__2026-01-01T00:59:00Z load"
+      },
+      "externalURL": "",
+      "alerts": [
+        {
+          "status": "firing",
+          "labels": {
+            "alertname": "task_failed",
+            "dag_id": "sales",
+            "problem": "sales/load/task_failed",
+            "severity": "critical",
+            "task_id": "load"
+          },
+          "annotations": {
+            "summary": "task `load` of `sales` failed after 4 attempts",
+            "description": "task `load` of `sales` failed after 4 attempts\nsince 2026-01-01 00:00:00 UTC, seen in 60 runs, last in run scheduled__2026-01-01T00:59:00Z\n\nno such table: `größe`\n.\n\nnext:\n  mainspring tasks logs sales load --run-id scheduled__2026-01-01T00:59:00Z\n  mainspring runs why sales scheduled__2026-01-01T00:59:00Z load\n",
+            "error": "no such table: `größe`\n.",
+            "run_id": "scheduled__2026-01-01T00:59:00Z",
+            "occurrences": "60",
+            "next": "mainspring tasks logs sales load --run-id scheduled__2026-01-01T00:59:00Z\nmainspring runs why sales scheduled__2026-01-01T00:59:00Z load"
+          },
+          "startsAt": "2026-01-01T00:00:00Z",
+          "endsAt": "0001-01-01T00:00:00Z",
+          "generatorURL": "",
+          "fingerprint": "bd9a1378b5570bdc"
+        }
+      ]
+    }
+    "##);
     send(&routes, ProblemState::Resolved).await.unwrap();
     let resolved = catcher.next().await.json();
     let opened: Value = serde_json::from_str(&body).unwrap();
@@ -130,15 +185,41 @@ async fn a_mail_says_what_failed_and_its_end_stands_in_the_same_thread() {
     assert_eq!(headers["x-mainspring-delivery"], "0123456789abcdef0123456789abcdef");
     assert_eq!(headers["message-id"], "<0123456789abcdef0123456789abcdef@example.com>");
     assert_eq!(headers["auto-submitted"], "auto-generated");
-    let text = mail["text"].as_str().unwrap().replace("\r\n", "\n");
-    insta::assert_snapshot!(format!("{}\n\n{text}", headers["subject"].as_str().unwrap()), @"");
+    let text = mail["text"].as_str().unwrap().replace("\r\n", "\n").replace("-- \n", "--\n");
+    insta::assert_snapshot!(format!("{}\n\n{text}", headers["subject"].as_str().unwrap()), @r##"
+    [mainspring] task `load` of `sales` failed after 4 attempts
+
+    task `load` of `sales` failed after 4 attempts
+    since 2026-01-01 00:00:00 UTC, seen in 60 runs, last in run scheduled__2026-01-01T00:59:00Z
+
+    no such table: `größe`
+    .
+
+    next:
+      mainspring tasks logs sales load --run-id scheduled__2026-01-01T00:59:00Z
+      mainspring runs why sales scheduled__2026-01-01T00:59:00Z load
+
+    --
+    problem sales/load/task_failed
+    "##);
     send(&routes, ProblemState::Resolved).await.unwrap();
     let end = server.next().await;
     assert_eq!(end["headers"]["in-reply-to"], headers["message-id"]);
     assert_eq!(end["headers"]["references"], headers["message-id"]);
     assert_ne!(end["headers"]["message-id"], headers["message-id"]);
-    let text = end["text"].as_str().unwrap().replace("\r\n", "\n");
-    insta::assert_snapshot!(format!("{}\n\n{text}", end["headers"]["subject"].as_str().unwrap()), @"");
+    let text = end["text"].as_str().unwrap().replace("\r\n", "\n").replace("-- \n", "--\n");
+    insta::assert_snapshot!(format!("{}\n\n{text}", end["headers"]["subject"].as_str().unwrap()), @r##"
+    [mainspring] resolved: task `load` of `sales` failed after 4 attempts
+
+    resolved: task `load` of `sales` failed after 4 attempts
+    it lasted 1 h 1 min, from 2026-01-01 00:00:00 UTC to 2026-01-01 01:01:00 UTC, seen in 60 runs
+
+    no such table: `größe`
+    .
+
+    --
+    problem sales/load/task_failed
+    "##);
 }
 
 #[tokio::test]
@@ -196,4 +277,43 @@ fn what_the_environment_lacks_is_said_at_once() {
     for name in ["HOOK", "HOOK_SECRET", "MAIL"] {
         assert!(problems.contains(&format!("the environment has no `{name}`")), "{problems}");
     }
+}
+
+#[test]
+fn everything_that_is_wrong_with_the_routes_is_said_at_once_and_no_secret() {
+    let problems = routes(
+        json!({
+            "default": "oncal",
+            "colour": "red",
+            "routes": {
+                "a b": {"type": "log", "level": "high"},
+                "mail": {
+                    "type": "email", "smtp": "smtp://mail.example", "from": "nobody",
+                    "to": ["a@example.com", "b"], "password": "hunter2",
+                },
+                "none": {"url": "x"},
+                "oncall": {"type": "webhook", "url": "ftp://hunter2@files", "secret": "hunter2"},
+                "pager": {"type": "webhok"},
+            },
+        }),
+        &[],
+    )
+    .unwrap_err();
+    for expected in [
+        "[alerts]: unknown key `colour`\nhint: known keys are `default` and `routes`",
+        "[alerts]: `default` names the route `oncal`, which is not declared\nhint: did you mean `oncall`?",
+        "alert route `a b`: `a b` is not a valid route name",
+        "alert route `a b`: a `log` route has no key `level`",
+        "alert route `mail`: there is a password, but `smtp` names no user\nhint: smtp://USER@host",
+        "alert route `mail`: `nobody` in `from` is not a mail address",
+        "alert route `mail`: `b` in `to` is not a mail address\nhint: Name <name@example.com>",
+        "alert route `none`: the key `type` is missing",
+        "alert route `oncall`: its address is not an http or https address",
+        "alert route `oncall`: its secret cannot be used: a key of 7 bytes can be guessed\nhint: make one: ",
+        "alert route `pager`: there is no type `webhok`\nhint: did you mean `webhook`?",
+    ] {
+        assert!(problems.contains(expected), "{expected} is not in\n{problems}");
+    }
+    assert_eq!(problems.lines().filter(|line| !line.starts_with("hint: ")).count(), 11, "{problems}");
+    assert!(!problems.contains("hunter2"), "{problems}");
 }
