@@ -4,8 +4,7 @@
 
 mod claims;
 mod guards;
-mod home;
-mod measured;
+pub(crate) mod home;
 mod prune;
 mod rows;
 mod schedules;
