@@ -112,9 +112,7 @@ fn line(dag: &Dag, birth: &RunBirth, change: &Change, at: Timestamp) -> String {
         }
         _ => String::new(),
     };
-    let why = match change.to.state {
-        TaskState::Success => String::new(),
-        _ => format!(": {}", change.reason),
-    };
+    let why =
+        if change.to.state == TaskState::Success { String::new() } else { format!(": {}", change.reason) };
     format!("{} {} {}{took}{why}", birth.key.dag_id, name(dag, change.ti), change.to.state)
 }

@@ -174,8 +174,7 @@ pub(super) fn parse_params(given: &[String]) -> Result<Map<String, Value>, CliEr
         let (name, value) = text.split_once('=').ok_or_else(|| {
             CliError::User(format!("--param `{text}` has no `=`\nhint: write --param name=value"))
         })?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        params.insert(name.to_owned(), value);
+        params.insert(name.to_owned(), param_value(value));
     }
     Ok(params)
 }
@@ -271,5 +270,57 @@ pub(super) async fn test_task(
         }
         Outcome::Failed { error, severity } => Err(CliError::User(format!("{error} ({severity})"))),
         Outcome::Interrupted => Err(CliError::User("the attempt was interrupted".to_owned())),
+    }
+}
+
+/// What `text` would be in a DAG file: a number, truth value, null, list or mapping in brackets, or text in
+/// quotes. Anything else is the text as it was given, to the letter.
+fn param_value(text: &str) -> Value {
+    let options = serde_yaml::options! {
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    };
+    let raw = || Value::String(text.to_owned());
+    let begins = |brackets: &[char]| text.trim_start().starts_with(brackets);
+    match serde_yaml::from_str_with_options(text, options) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
+        Ok(Value::Null) if matches!(text, "null" | "~") => Value::Null,
+        Ok(value @ (Value::Array(_) | Value::Object(_))) if begins(&['[', '{']) => value,
+        Ok(value @ Value::String(_)) if begins(&['"', '\'']) => value,
+        Ok(Value::Null | Value::String(_) | Value::Array(_) | Value::Object(_)) | Err(_) => raw(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_parameter_says_what_it_would_say_in_a_file() {
+        for (text, value) in [
+            ("8", json!(8)),
+            ("-1.5", json!(-1.5)),
+            ("true", json!(true)),
+            ("null", json!(null)),
+            ("[Berlin, 7]", json!(["Berlin", 7])),
+            (r#"{"a": [1]}"#, json!({"a": [1]})),
+            ("'8'", json!("8")),
+            ("no", json!("no")),
+            ("007", json!("007")),
+            ("1_000", json!("1_000")),
+            ("2026-01-01", json!("2026-01-01")),
+            ("a: b", json!("a: b")),
+            ("- a", json!("- a")),
+            ("#5", json!("#5")),
+            ("one # two", json!("one # two")),
+            ("*", json!("*")),
+            ("", json!("")),
+            ("[a", json!("[a")),
+        ] {
+            assert_eq!(param_value(text), value, "{text}");
+        }
     }
 }

@@ -209,10 +209,7 @@ pub(super) async fn report(store: &Store, key: &RunKey) -> Result<RunReport, Cli
                     .get(&name)
                     .and_then(|json| serde_json::from_str(json).ok())
                     .unwrap_or_default(),
-                error: match instance.state {
-                    TaskState::Success => None,
-                    _ => reasons.remove(&name),
-                },
+                error: if instance.state == TaskState::Success { None } else { reasons.remove(&name) },
                 task_id: name.0.to_string(),
             }
         })

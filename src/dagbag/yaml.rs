@@ -412,3 +412,6 @@ impl Reader {
 fn too_deep(place: Place) -> Problem {
     Problem::at(place, format!("lists and mappings nest deeper than {DEPTH_MAX} here"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,11 +41,7 @@ async fn run_missing(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     for row in tx.fetch_all(VERSIONS, &[]).await? {
         let version = usize::try_from(row.int(0)?).unwrap_or(usize::MAX);
         let Some(text) = version.checked_sub(1).and_then(|place| MIGRATIONS.get(place)) else {
-            return Err(StoreError::Environment(format!(
-                "the database is from a newer version of mainspring (schema {version}, this binary knows {}): \
-                 use that version, or another database",
-                MIGRATIONS.len()
-            )));
+            return Err(newer(version));
         };
         if row.text(1)? != checksum(text) {
             return Err(StoreError::Bug(format!(
@@ -60,6 +56,22 @@ async fn run_missing(tx: &mut Tx<'_>) -> Result<(), StoreError> {
         tx.execute(INSERT_VERSION, &[version.into(), checksum(text).into()]).await?;
     }
     Ok(())
+}
+
+/// The same judgement for whoever only reads: a database without any schema is not newer.
+pub(super) fn refuse_newer(version: i64) -> Result<(), StoreError> {
+    match usize::try_from(version) {
+        Ok(known) if known <= MIGRATIONS.len() => Ok(()),
+        _ => Err(newer(version)),
+    }
+}
+
+fn newer(version: impl std::fmt::Display) -> StoreError {
+    StoreError::Environment(format!(
+        "the database is from a newer version of mainspring (schema {version}, this binary knows {}): \
+         use that version, or another database",
+        MIGRATIONS.len()
+    ))
 }
 
 fn checksum(text: &str) -> String {

@@ -124,15 +124,18 @@ impl Store {
     /// Opens for reading only, also while another process owns a SQLite home.
     ///
     /// # Errors
-    /// `Refused` if there is no such SQLite file yet, or as [`Store::open`].
+    /// `Refused` if there is no such SQLite file yet; `Environment` if the database has no schema; or as
+    /// [`Store::open`].
     pub async fn open_reader(url: &str) -> Result<Self, StoreError> {
-        match url.split_once("://") {
+        let store = match url.split_once("://") {
             Some(("sqlite", path)) if !path.is_empty() => {
                 let database = Database::Sqlite(sqlite::open_reader(path.into()).await?);
-                Ok(Self { database, counted: true })
+                Self { database, counted: true }
             }
-            _ => Self::open(url, Durability::Full).await,
-        }
+            _ => Self::open(url, Durability::Full).await?,
+        };
+        migrate::refuse_newer(store.schema_version().await?)?;
+        Ok(store)
     }
 
     /// The number of the schema that the database has.

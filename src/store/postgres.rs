@@ -1,10 +1,12 @@
 //! Postgres: a pool, a transaction per write, again if it lost against another. It must not know what is
 //! written, and keeps no session state, so that it works behind a transaction pooler.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use super::Durability;
 use super::db::{Tx, Write};
@@ -12,6 +14,8 @@ use super::error::StoreError;
 
 /// Connections in all.
 const CONNECTIONS_MAX: u32 = 8;
+/// The longest wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Statement texts kept prepared per connection.
 const STATEMENTS_MAX: usize = 256;
 /// How often a write that met a lock or a deadlock is run.
@@ -36,14 +40,19 @@ pub(super) async fn open(url: &str, durability: Durability) -> Result<Postgres, 
         .application_name("mainspring")
         .statement_cache_capacity(STATEMENTS_MAX);
     let server = format!("{}:{}", options.get_host(), options.get_port());
+    let away = |error: &dyn Display| {
+        StoreError::Environment(format!("state database on postgres `{server}`: {error}"))
+    };
+    // The pool would hide why it cannot connect behind its own patience.
+    let first = tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options));
+    let first = first.await.map_err(|_late| away(&"no answer"))?.map_err(|error| away(&error))?;
+    first.close().await.map_err(|error| away(&error))?;
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
-        .acquire_timeout(Duration::from_secs(15))
+        .acquire_timeout(PATIENCE)
         .connect_with(options)
         .await
-        .map_err(|error| {
-            StoreError::Environment(format!("state database on postgres `{server}`: {error}"))
-        })?;
+        .map_err(|error| away(&error))?;
     let begin = match durability {
         Durability::Full => BEGIN_FULL,
         Durability::Relaxed => BEGIN_RELAXED,

@@ -2,7 +2,7 @@
 //! know what is written.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write as _};
+use std::io::{ErrorKind, Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -135,13 +135,12 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&name)
-        .map_err(|error| environment(&name, &error))?;
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(&name).map_err(|error| {
+            let refused = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+            let hint = "\nhint: the user of this process must be able to write its folder";
+            environment(&name, &format!("{error}{}", if refused { hint } else { "" }))
+        })?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

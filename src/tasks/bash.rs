@@ -4,6 +4,7 @@
 //! the `MAINSPRING_…` names below), so no parameter can become code. The environment starts empty but for
 //! an allow-list. The program leads a process group of its own, which is ended as a whole.
 
+use std::io::ErrorKind;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -208,10 +209,8 @@ impl Bash {
 
     fn cannot_start(&self, error: &std::io::Error) -> TaskError {
         let text = format!("`{}` cannot be started: {error}", self.words());
-        match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => TaskError::Permanent(text),
-            _ => TaskError::Retryable(text),
-        }
+        let hopeless = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
+        if hopeless { TaskError::Permanent(text) } else { TaskError::Retryable(text) }
     }
 }
 

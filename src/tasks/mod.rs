@@ -169,7 +169,9 @@ impl TaskOutput {
         let outputs = match outputs {
             Value::Object(map) => map,
             Value::Null => Map::new(),
-            other => Map::from_iter([("value".to_owned(), other)]),
+            value @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                Map::from_iter([("value".to_owned(), value)])
+            }
         };
         Self { outputs, flow: Flow::Continue }
     }

@@ -60,9 +60,12 @@ struct Prepared {
     dynamic: bool,
 }
 
+/// A task, read when it is first needed; or why it cannot be read.
+type Slot = OnceLock<Result<Arc<Prepared>, String>>;
+
 /// Tasks read once per DAG version.
 #[derive(Default)]
-pub(super) struct PreparedTasks(Mutex<BTreeMap<DagHash, Arc<Vec<OnceLock<Result<Arc<Prepared>, String>>>>>>);
+pub(super) struct PreparedTasks(Mutex<BTreeMap<DagHash, Arc<Vec<Slot>>>>);
 
 impl PreparedTasks {
     fn of(&self, assignment: &Assignment) -> Result<Arc<Prepared>, TaskError> {
@@ -185,7 +188,7 @@ async fn under_timeout(
     };
     tokio::select! {
         biased;
-        done = &mut running => return done.map(Ended::Did),
+        done = &mut running => done.map(Ended::Did),
         timed_out = patience => {
             cx.cancel.cancel();
             let stopped = tokio::time::timeout(STOP_GRACE, &mut running).await;
@@ -255,7 +258,9 @@ fn ready(
 ) -> Result<Ready, TaskError> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
     };
     if !prepared.dynamic
         && let Some(work) = &prepared.work

@@ -105,8 +105,9 @@ fn mistakes_of_the_user_exit_1_with_a_hint() {
     let home = folder.path().join("home");
     let dag = dag_file(folder.path(), HELLO);
     let dag = dag.to_str().unwrap();
+    let dags = folder.path().to_str().unwrap();
     for (args, expected) in [
-        (vec!["run", "customer_segmnts"], "did you mean `customer_segments`?"),
+        (vec!["--dags", dags, "run", "helo"], "did you mean `hello`?"),
         (vec!["run", dag, "--logical-date", "yesterday"], "RFC 3339"),
         (vec!["run", dag, "--param", "x=1"], "x"),
         (vec!["run", "no/such/file.yaml"], "no/such/file.yaml"),
@@ -121,7 +122,9 @@ fn mistakes_of_the_user_exit_1_with_a_hint() {
 
 #[test]
 fn a_home_that_cannot_be_written_exits_2_and_names_it() {
-    let output = run(Path::new("/dev/null/home"), &["run", "customer_segments"]);
+    let folder = tempfile::tempdir().unwrap();
+    let dag = dag_file(folder.path(), HELLO);
+    let output = run(Path::new("/dev/null/home"), &["run", dag.to_str().unwrap()]);
     assert_exit(&output, 2);
     assert!(stderr(&output).contains("/dev/null/home"), "{}", stderr(&output));
 }

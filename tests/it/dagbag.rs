@@ -216,30 +216,3 @@ fn the_schema_knows_every_kind_and_every_key() {
         assert!(kinds[0]["properties"][key].is_object(), "{key}");
     }
 }
-
-/// Run by hand for the figure: `cargo test --release -- --ignored ten_thousand --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn ten_thousand_files_are_read_in_two_seconds() {
-    let folder = tempfile::tempdir().unwrap();
-    for n in 0..10_000 {
-        let mut text = format!(
-            "dag_id: dag_{n}\nschedule: \"{} 2 * * *\"\ntags: [bench]\ndefault_args: {{retries: 2, retry_delay: 10s}}\ntasks:\n",
-            n % 60
-        );
-        for t in 0..5 {
-            writeln!(text, "  - id: task_{t}\n    type: bash\n    command: echo {t}").unwrap();
-            if t > 0 {
-                writeln!(text, "    depends_on: [task_{}]", t - 1).unwrap();
-            }
-        }
-        std::fs::write(folder.path().join(format!("{n}.yaml")), text).unwrap();
-    }
-    let began = std::time::Instant::now();
-    let bag = dagbag::load_path(folder.path());
-    let seconds = began.elapsed().as_secs_f64();
-    assert_eq!((bag.dags.len(), bag.problems.len()), (10_000, 0));
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("");
-    println!("{seconds:.2} s, {rss}");
-}

@@ -35,8 +35,10 @@ use mainspring::core::state::TaskState;
 use mainspring::core::step::step;
 use mainspring::core::why::why;
 
+mod in_store;
+
 /// Where a scenario's run lives between two lines: in memory, or in a database.
-trait Bench {
+trait Bench: Sized {
     /// Steps the run and keeps what follows.
     fn step(
         &mut self,
@@ -46,6 +48,9 @@ trait Bench {
         room: &Capacity,
         now: Timestamp,
     ) -> Decision;
+
+    /// The scenario is over.
+    fn end(self) {}
 }
 
 /// In memory, the run rebuilt from its plain rows after every line.
@@ -69,6 +74,11 @@ impl Bench for InMemory {
 
 #[test]
 fn every_scenario_goes_as_it_is_written() {
+    every_scenario_on(|| InMemory);
+}
+
+/// Plays every file on a bench of its own.
+fn every_scenario_on<B: Bench>(new_bench: impl Fn() -> B) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -76,7 +86,9 @@ fn every_scenario_goes_as_it_is_written() {
     let mut report = String::new();
     for file in files {
         let written = std::fs::read_to_string(&file).unwrap();
-        let actual = replay(&written, &mut InMemory);
+        let mut bench = new_bench();
+        let actual = replay(&written, &mut bench);
+        bench.end();
         if actual != written {
             let name = file.file_name().unwrap().to_string_lossy().into_owned();
             writeln!(report, "=== {name}\n{}", difference(&written, &actual)).unwrap();

@@ -5,7 +5,6 @@
 mod claims;
 mod guards;
 pub(crate) mod home;
-mod measured;
 mod prune;
 mod rows;
 mod schedules;

@@ -31,6 +31,8 @@ pub(crate) async fn a_database_from_a_newer_version_is_refused(home: Home) {
     let text = error.to_string();
     assert!(text.starts_with("the database is from a newer version of mainspring (schema 7, this"), "{text}");
     assert!(text.ends_with("use that version, or another database"), "{text}");
+    let reader = Store::open_reader(&home.url).await.unwrap_err();
+    assert_eq!(reader.to_string(), text, "who only reads could misread it");
 }
 
 pub(crate) async fn a_stale_version_is_a_conflict_and_writes_nothing(home: Home) {

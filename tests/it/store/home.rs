@@ -28,10 +28,6 @@ impl Home {
         Self { store, url, _folder: Some(folder) }
     }
 
-    pub(crate) fn with(store: Store, url: String) -> Self {
-        Self { store, url, _folder: None }
-    }
-
     pub(crate) async fn on_postgres() -> Option<Self> {
         let url = crate::postgres::new_database().await?;
         let store = Store::open(&url, Durability::Full).await.unwrap();
