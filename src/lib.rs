@@ -14,6 +14,7 @@
 //! | 0 | [`core`] | scheduling, pure |
 //! | 0 | [`segment`] | numerics, pure |
 //! | 1 | [`store`] | SQL run state |
+//! | 1 | [`sim`] | the deterministic simulator: the core among faults |
 //! | 1 | [`data`] | datasets, formats, sources, warehouses |
 //! | 2 | [`tasks`] | one file per kind of work |
 //! | 3 | [`dagbag`] | YAML to a DAG, all problems at once |
@@ -23,6 +24,11 @@
 //!
 //! Reading order: [`core::state`], [`core::dag`], [`core::run`], [`core::step`], three files of
 //! `tests/scenarios/`, then [`tasks`].
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!(
+    "the feature `mutants` plants faults on purpose: no build without debug assertions may have it"
+);
 
 pub mod cli;
 pub mod config;
@@ -34,6 +40,7 @@ pub mod data;
 pub mod engine;
 #[cfg(feature = "ml")]
 pub mod segment;
+pub mod sim;
 pub mod store;
 pub mod tasks;
 pub mod worker;

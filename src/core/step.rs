@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dag::{Dag, TaskIx};
 use super::ids::{Fence, SessionId, Timestamp};
 use super::index::Standing;
+use super::mutant::{self, Mutant};
 use super::reason::Reason;
 use super::run::{
     Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Instances, Run, RunChange, TaskInstance,
@@ -42,6 +43,7 @@ use super::state::{RunInput, RunState, TaskInput, TaskState, next, next_run};
 pub fn step(dag: &Dag, run: &mut Run, inputs: &[Input], room: &Capacity, now: Timestamp) -> Decision {
     let slots_before = run.index.slots.clone();
     let run_before = run.state;
+    let one_too_many = u32::from(mutant::is(Mutant::ClaimsMoreThanAsked));
     let mut step = Step {
         dag,
         run,
@@ -52,7 +54,7 @@ pub fn step(dag: &Dag, run: &mut Run, inputs: &[Input], room: &Capacity, now: Ti
         unjudged: BTreeSet::new(),
         first_failed: None,
         run_reason: None,
-        workers_free: room.workers.iter().map(|worker| worker.free).collect(),
+        workers_free: room.workers.iter().map(|worker| worker.free + one_too_many).collect(),
         decision: Decision::default(),
     };
     for (place, input) in inputs.iter().enumerate() {
@@ -147,7 +149,8 @@ impl Step<'_> {
         let (state, fence) = (self.instance(ti).state, self.instance(ti).fence);
         if state == TaskState::Running {
             self.decision.revoked.push((ti, fence));
-            self.shift(ti, input, reason, |instance| instance.fence = fence.next());
+            let void = if mutant::is(Mutant::ClearKeepsFence) { fence } else { fence.next() };
+            self.shift(ti, input, reason, |instance| instance.fence = void);
         } else {
             self.shift(ti, input, reason, |_| {});
         }
@@ -181,7 +184,11 @@ impl Step<'_> {
 
     /// Takes every unfinished instance that `which` names out of the run.
     pub(super) fn end_all(&mut self, input: TaskInput, reason: &Reason, which: impl Fn(TaskIx) -> bool) {
-        let unfinished = self.run.instances().filter(|(ti, it)| !it.state.is_final() && which(ti.task));
+        let spared = |state| mutant::is(Mutant::CancelSparesQueued) && state == TaskState::Queued;
+        let unfinished = self
+            .run
+            .instances()
+            .filter(|(ti, it)| !it.state.is_final() && which(ti.task) && !spared(it.state));
         for ti in unfinished.map(|(ti, _)| ti).collect::<Vec<_>>() {
             self.take_away(ti, input, reason.clone());
         }

@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("segment", 0),
     ("store", 1),
     ("data", 1),
+    ("sim", 1),
     ("tasks", 2),
     ("dagbag", 3),
     ("control", 4),

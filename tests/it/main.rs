@@ -18,5 +18,6 @@ mod publish;
 mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;
+mod sim;
 mod store;
 mod timetable;
