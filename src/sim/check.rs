@@ -118,6 +118,13 @@ impl Checker {
         self.at_work.entry((run, ti)).or_default().push((fence, w));
     }
 
+    /// A session is renewed, or not. One whose lease has run out never lives again.
+    pub(super) fn renewed(&mut self, session: SessionNo, was_live: bool, lives: bool) {
+        if lives && !was_live {
+            self.broken("I3", None, format!("the lease of session {session} had run out and is renewed"));
+        }
+    }
+
     /// A worker stops an attempt, however it ended.
     pub(super) fn ended(&mut self, w: Node, (run, ti, fence): Holding) {
         if let Some(all) = self.at_work.get_mut(&(run, ti)) {

@@ -52,7 +52,9 @@ impl World {
 
     /// Prolongs a session, and compares what it knows with what the rows say.
     fn heartbeat(&mut self, worker: Node, session: SessionNo, sent_at: i64, known: &[Holding]) {
+        let was_live = self.store.is_live(session);
         let lives = self.store.heartbeat(session);
+        self.check.renewed(session, was_live, lives);
         let void = known.iter().copied().filter(|&holding| !self.store.stands(holding)).collect();
         let mut missing = Vec::new();
         if lives && !crate::core::mutant::is(crate::core::mutant::Mutant::MissingNotResent) {
@@ -88,7 +90,11 @@ impl World {
                 return self.people.answered(number);
             }
             Wish::Pause { dag, paused } => {
-                self.store.dags[*dag].paused = *paused;
+                if *paused && self.store.open.iter().any(|&run| self.store.runs[run].dag == *dag) {
+                    self.seen.note(Situation::PausedInFlight);
+                }
+                // A late wish must not keep everything from its end.
+                self.store.dags[*dag].paused = *paused && !self.is_calm;
                 return self.people.answered(number);
             }
             Wish::Clear { run, tasks, reach } => {
