@@ -25,11 +25,6 @@
 //! Reading order: [`core::state`], [`core::dag`], [`core::run`], [`core::step`], three files of
 //! `tests/scenarios/`, then [`tasks`].
 
-#[cfg(all(feature = "mutants", not(debug_assertions)))]
-compile_error!(
-    "the feature `mutants` plants faults on purpose: no build without debug assertions may have it"
-);
-
 pub mod cli;
 pub mod config;
 pub mod control;

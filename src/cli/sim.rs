@@ -24,14 +24,14 @@ pub(super) struct Sim {
     /// Print every line of one seed's history
     #[arg(long, conflicts_with = "seeds")]
     trace: bool,
-    /// Plant faults one by one and find each (builds with the feature `mutants` only)
-    #[cfg(feature = "mutants")]
+    /// Plant faults one by one and find each (not in release builds)
+    #[cfg(debug_assertions)]
     #[arg(long, conflicts_with_all = ["trace", "seeds", "seed"])]
     mutants: bool,
 }
 
 pub(super) fn run(args: &Sim, globals: &Globals) -> Result<(), CliError> {
-    #[cfg(feature = "mutants")]
+    #[cfg(debug_assertions)]
     if args.mutants {
         return hunt_all(globals.output);
     }
@@ -155,11 +155,11 @@ fn write_down(seed: u64, globals: &Globals) -> Result<PathBuf, CliError> {
 }
 
 /// The most seeds that one planted fault is hunted with.
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 const HUNT_MAX: u64 = 20_000;
 
 /// Plants every fault and finds it.
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 fn hunt_all(output: Output) -> Result<(), CliError> {
     use crate::core::mutant::Mutant;
     std::panic::set_hook(Box::new(|_| {}));

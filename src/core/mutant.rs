@@ -1,9 +1,9 @@
 //! Faults planted on purpose, to prove that the simulator finds them. Each is a mistake that a trusted
 //! scheduler once shipped.
 //!
-//! A place that could go wrong asks [`is`]. Without the cargo feature `mutants` the answer is a constant `false`
-//! and the compiler removes the question; with it a build without debug assertions is refused, so no release
-//! carries one.
+//! A place that could go wrong asks [`is`]. Builds for development and tests keep the answer per thread. In a build
+//! without debug assertions, as every release is, the answer is the constant `false`: nothing can be planted, and
+//! the compiler removes the question.
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident = $story:literal,)+) => {
@@ -87,26 +87,26 @@ mutants! {
     MissingNotResent = "work that a worker never heard of is not told to it again",
 }
 
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
 /// Plants a fault in this thread, or takes it out.
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 pub fn plant(mutant: Option<Mutant>) {
     PLANTED.set(mutant);
 }
 
 /// Whether this fault is planted.
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 #[must_use]
 pub fn is(mutant: Mutant) -> bool {
     PLANTED.get() == Some(mutant)
 }
 
 /// Whether this fault is planted: never, in this build.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(debug_assertions))]
 #[inline(always)]
 #[must_use]
 pub const fn is(_mutant: Mutant) -> bool {

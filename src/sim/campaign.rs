@@ -48,7 +48,7 @@ impl Tally {
 }
 
 /// How a planted fault was found.
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 #[derive(Debug, Clone)]
 pub struct Kill {
     /// Seeds that it took.
@@ -60,7 +60,7 @@ pub struct Kill {
 }
 
 /// Plants `mutant` and runs seeds from 0 until one finds it, at most `seeds_max`.
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 #[must_use]
 pub fn hunt(mutant: crate::core::mutant::Mutant, seeds_max: u64) -> Option<Kill> {
     use crate::core::mutant::plant;

@@ -36,14 +36,16 @@ impl Checker {
     /// I2, I3, I4, I9: fences rise, every end has its cause, what is final stays, journal and rows agree.
     pub(super) fn book(&mut self, store: &Store, commit: &Commit) {
         let (run, rows) = (commit.run, &store.runs[commit.run].rows);
+        let journal = &store.runs[commit.run].journal;
+        for line in &journal[journal.len() - commit.decision.changes.len()..] {
+            let folded = self.folded.insert((run, line.ti), (line.to, line.fence)).unwrap_or(AT_BIRTH);
+            let from = (line.from, line.from_fence);
+            self.demand(folded == from, "I9", run, || {
+                format!("{} moves from {from:?}, and the journal says that it was {folded:?}", line.ti)
+            });
+        }
         for change in &commit.decision.changes {
             let ti = change.ti;
-            let folded =
-                self.folded.insert((run, ti), (change.to.state, change.to.fence)).unwrap_or(AT_BIRTH);
-            self.demand(folded == (change.from, change.from_fence), "I9", run, || {
-                let from = (change.from, change.from_fence);
-                format!("{ti} moves from {from:?}, and the journal says that it was {folded:?}")
-            });
             self.demand(LEGAL.contains(&(change.from, change.to.state)), "I4", run, || {
                 format!("{ti} moves from `{}` to `{}`", change.from, change.to.state)
             });
@@ -191,6 +193,9 @@ impl Checker {
     /// tasks.
     pub(super) fn judge(&mut self, store: &Store, commit: &Commit) {
         let (run, rows, dag) = (commit.run, &store.runs[commit.run].rows, &store.runs[commit.run].pinned);
+        // A verdict stands that was given before `fail_fast` ended what it was given on.
+        let fast = |change: &Change| matches!(change.reason, Reason::FailFast { .. });
+        let ended_fast = commit.decision.changes.iter().any(fast);
         for change in &commit.decision.changes {
             let leaves_none = change.from == TaskState::None || change.via.contains(&TaskState::None);
             let verdict = || oracle::verdict(dag, &rows.tasks, change.ti.task);
@@ -199,8 +204,9 @@ impl Checker {
             self.demand(!(leaves_none && active) || verdict() == Verdict::Run, "I5", run, || {
                 format!("{} is `{}` and its rule says {:?}", change.ti, change.to.state, verdict())
             });
-            let by_rule =
-                matches!(change.reason, Reason::Rule { .. }) && dag.task(change.ti.task).expand.is_none();
+            let by_rule = matches!(change.reason, Reason::Rule { .. })
+                && dag.task(change.ti.task).expand.is_none()
+                && !ended_fast;
             let expected =
                 if change.to.state == TaskState::Skipped { Verdict::Skip } else { Verdict::UpstreamFailed };
             self.demand(!by_rule || verdict() == expected, "I5", run, || {

@@ -34,6 +34,7 @@
 
 mod calendar;
 mod campaign;
+mod carry;
 mod check;
 mod dags;
 mod door;
@@ -43,6 +44,7 @@ mod oracle;
 mod people;
 mod random;
 mod room;
+mod rows;
 mod scenario;
 mod scheduler;
 mod setup;
@@ -53,7 +55,7 @@ mod worker;
 mod world;
 
 pub use campaign::Tally;
-#[cfg(feature = "mutants")]
+#[cfg(debug_assertions)]
 pub use campaign::{Kill, hunt};
 pub use check::Violation;
 pub use situation::{Seen, Situation};

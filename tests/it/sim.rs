@@ -50,3 +50,24 @@ fn the_same_seed_gives_the_same_history() {
         assert_eq!((first.trace_hash, first.events), (second.trace_hash, second.events), "seed {seed}");
     }
 }
+
+/// Seeds that one planted fault may take to be found.
+#[cfg(debug_assertions)]
+const HUNT_MAX: u64 = 5_000;
+
+/// Faults that trusted schedulers once shipped, planted one at a time: a simulator that overlooks one proves
+/// nothing.
+#[cfg(debug_assertions)]
+#[test]
+fn every_planted_fault_is_found() {
+    use mainspring::core::mutant::Mutant;
+    let mut survivors = Vec::new();
+    for &mutant in Mutant::ALL {
+        match mainspring::sim::hunt(mutant, HUNT_MAX) {
+            Some(kill) => println!("{}: {} after {} seeds", mutant.name(), kill.invariant, kill.seeds),
+            None => survivors.push(format!("{}: {}", mutant.name(), mutant.story())),
+        }
+    }
+    assert!(Mutant::ALL.len() >= 20, "only {} faults are planted", Mutant::ALL.len());
+    assert!(survivors.is_empty(), "planted and not found: {survivors:#?}");
+}
