@@ -15,6 +15,7 @@
 //! | 0 | [`segment`] | numerics, pure |
 //! | 0 | [`secret`] | a value that is never printed |
 //! | 1 | [`store`] | SQL run state |
+//! | 1 | [`sim`] | the deterministic simulator: the core among faults |
 //! | 1 | [`data`] | datasets, formats, sources, warehouses |
 //! | 1 | [`alerts`] | a channel per file: how people are told |
 //! | 2 | [`tasks`] | one file per kind of work |
@@ -38,6 +39,7 @@ pub mod engine;
 pub mod secret;
 #[cfg(feature = "ml")]
 pub mod segment;
+pub mod sim;
 pub mod store;
 pub mod tasks;
 pub mod web;

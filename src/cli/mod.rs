@@ -31,6 +31,7 @@ mod runs;
 mod schema;
 mod serve;
 mod served;
+mod sim;
 mod table;
 mod tasks;
 mod worker;
@@ -117,6 +118,8 @@ enum Command {
     /// Measure speed through the real store and worker
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run the scheduler among faults, in simulated time
+    Sim(sim::Sim),
 }
 
 /// What every subcommand is given.
@@ -233,6 +236,7 @@ fn execute(line: CommandLine) -> Result<(), CliError> {
         Command::Fmt(args) => fmt::run(&args, &globals),
         Command::Schema(args) => schema::run(&args, &globals),
         Command::Dags(args) => dags::run(&args, &globals),
+        Command::Sim(args) => sim::run(&args, &globals),
         Command::Run(args) => block_on(run::run(args, globals)),
         Command::Serve(args) => block_on(serve::run(args, globals)),
         Command::Worker(args) => block_on(worker::run(args, globals)),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::dag::{Dag, TaskIx};
 use super::index::InLine;
+use super::mutant::{self, Mutant};
 use super::reason::Reason;
 use super::run::{Capacity, Run};
 use super::state::{TaskInput, TaskState};
@@ -78,7 +79,10 @@ impl Step<'_> {
     fn worker_for(&self, queue: usize) -> Option<usize> {
         let queue = &self.dag.queues()[queue];
         let serves = |&worker: &usize| {
-            self.workers_free[worker] > 0 && self.room.workers[worker].queues.contains(queue)
+            let served = &self.room.workers[worker].queues;
+            let served =
+                if mutant::is(Mutant::FirstQueueOnly) { &served[..1.min(served.len())] } else { served };
+            self.workers_free[worker] > 0 && served.contains(queue)
         };
         (0..self.workers_free.len()).filter(serves).max_by_key(|&w| (self.workers_free[w], Reverse(w)))
     }

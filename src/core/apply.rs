@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::dag::TaskIx;
 use super::ids::{Fence, SessionId, TaskId};
+use super::mutant::{self, Mutant};
 use super::reason::Reason;
 use super::retry::{self, RetryDecision};
 use super::run::{AlertKind, Input, Outcome, Outputs, Refusal, Severity, TiRef, UNMAPPED};
@@ -20,12 +21,12 @@ impl Step<'_> {
             Input::Tick => Ok(()),
             Input::Claimed { ti, fence, session } => self.claimed(*ti, *fence, session),
             Input::Reported { ti, fence, outcome } => {
-                self.check_fence(*ti, *fence)?;
+                self.check_fence(*ti, *fence, Mutant::ZombieReportTaken)?;
                 self.reported(*ti, outcome);
                 Ok(())
             }
             Input::Lost { ti, fence } => {
-                self.check_fence(*ti, *fence)?;
+                self.check_fence(*ti, *fence, Mutant::RescueOverwrites)?;
                 self.lost(*ti);
                 Ok(())
             }
@@ -50,15 +51,18 @@ impl Step<'_> {
 
     /// A report is taken from the claim that stands and from no other. Under a fence that is current but
     /// not running, an outcome was taken before; under the first one of all there was no claim.
-    fn check_fence(&self, ti: TiRef, given: Fence) -> Result<(), Refusal> {
+    fn check_fence(&self, ti: TiRef, given: Fence, unless: Mutant) -> Result<(), Refusal> {
         let instance = self.run.instance(ti).ok_or(Refusal::NoSuchInstance)?;
-        if instance.fence != given {
+        if instance.fence != given && !mutant::is(unless) {
             return Err(Refusal::StaleFence { given, current: instance.fence });
         }
         if given == Fence::default() {
             return Err(Refusal::Illegal { state: instance.state, input: "reported on" });
         }
         if instance.state != TaskState::Running {
+            if mutant::is(Mutant::RepeatedReportIsStale) {
+                return Err(Refusal::StaleFence { given, current: instance.fence });
+            }
             return Err(Refusal::AlreadyTaken);
         }
         Ok(())
@@ -88,7 +92,10 @@ impl Step<'_> {
             }
             Outcome::Failed { error, severity } => self.failed(ti, error, *severity),
             Outcome::Interrupted => {
-                self.shift(ti, TaskInput::Returned, Reason::Interrupted, |instance| instance.try_number -= 1);
+                self.shift(ti, TaskInput::Returned, Reason::Interrupted, |instance| {
+                    instance.try_number -= 1;
+                    instance.fence.0 -= i64::from(mutant::is(Mutant::FenceGoesBack));
+                });
             }
         }
     }
@@ -137,7 +144,10 @@ impl Step<'_> {
     fn skip_by(&mut self, by: TaskIx, tasks: BTreeSet<TaskIx>) {
         let reason = Reason::NotChosen { by: self.dag.task(by).id.clone() };
         for task in tasks.into_iter().filter(|&task| !self.dag.task(task).is_teardown()) {
-            let waiting = |state| matches!(state, TaskState::None | TaskState::Scheduled);
+            let waiting = |state| {
+                matches!(state, TaskState::None | TaskState::Scheduled)
+                    || (mutant::is(Mutant::SkipOverwritesRunning) && state == TaskState::Running)
+            };
             let all = self.run.tasks[task].iter(task);
             for ti in all.filter(|(_, it)| waiting(it.state)).map(|(ti, _)| ti).collect::<Vec<_>>() {
                 self.shift(ti, TaskInput::Skipped, reason.clone(), |_| {});
@@ -163,7 +173,9 @@ impl Step<'_> {
             }
             RetryDecision::GiveUp => {
                 self.shift(ti, TaskInput::Failed, Reason::GaveUp { error: error.clone() }, |_| {});
-                self.alert_task(AlertKind::TaskFailed, ti, error.clone());
+                if !mutant::is(Mutant::GiveUpIsSilent) {
+                    self.alert_task(AlertKind::TaskFailed, ti, error.clone());
+                }
             }
         }
     }
@@ -171,18 +183,19 @@ impl Step<'_> {
     /// Losing a worker is not the task's fault: the attempt is put back, until it looks as if it were.
     fn lost(&mut self, ti: TiRef) {
         let fence = self.instance(ti).fence;
-        let lost_count = self.instance(ti).lost_count + 1;
+        let lost_count = self.instance(ti).lost_count + u32::from(!mutant::is(Mutant::LossIsNotCounted));
+        let void = if mutant::is(Mutant::LossKeepsFence) { fence } else { fence.next() };
         self.decision.revoked.push((ti, fence));
         if lost_count >= LOSSES_MAX {
             self.shift(ti, TaskInput::Failed, Reason::Poisoned { lost_count }, |instance| {
-                (instance.lost_count, instance.fence) = (lost_count, fence.next());
+                (instance.lost_count, instance.fence) = (lost_count, void);
             });
             let error = Reason::Poisoned { lost_count }.to_string().into();
             return self.alert_task(AlertKind::Poisoned, ti, error);
         }
         self.shift(ti, TaskInput::Returned, Reason::WorkerLost { lost_count }, |instance| {
-            (instance.lost_count, instance.fence) = (lost_count, fence.next());
-            instance.try_number -= 1;
+            (instance.lost_count, instance.fence) = (lost_count, void);
+            instance.try_number -= u32::from(!mutant::is(Mutant::LossIsCharged));
         });
     }
 

@@ -14,6 +14,7 @@ pub mod decision;
 mod graph;
 pub mod ids;
 mod index;
+pub mod mutant;
 mod plan;
 pub mod reason;
 pub mod retry;

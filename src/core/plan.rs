@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::alert::Recovery;
 use super::dag::{Expand, MAPPED_MAX, TaskIx};
+use super::mutant::{self, Mutant};
 use super::reason::Reason;
 use super::rule::{self, Verdict};
 use super::run::{Alert, AlertKind, Instances, TiRef, UNMAPPED};
@@ -52,6 +53,7 @@ impl Step<'_> {
     fn release_due(&mut self) {
         while let Some(&(at, ti)) = self.run.index.timers.first()
             && at <= self.now
+            && !mutant::is(Mutant::RetryIsForgotten)
         {
             self.shift(ti, TaskInput::Due, Reason::Due, |_| {});
         }

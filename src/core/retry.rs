@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dag::RetryPolicy;
 use super::ids::{RunKey, TaskId, Timestamp};
+use super::mutant::{self, Mutant};
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum RetryDecision {
 /// `salt` comes from [`salt`].
 #[must_use]
 pub fn after_failure(policy: &RetryPolicy, try_number: u32, ended_at: Timestamp, salt: u64) -> RetryDecision {
-    if try_number > policy.retries {
+    if try_number > policy.retries + u32::from(mutant::is(Mutant::OneRetryTooMany)) {
         return RetryDecision::GiveUp;
     }
     if policy.exponential_backoff <= 0.0 {

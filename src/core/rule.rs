@@ -3,6 +3,7 @@
 
 use super::dag::{Dag, TaskIx, TriggerRule};
 use super::ids::TaskId;
+use super::mutant::{self, Mutant};
 use super::reason::Reason;
 use super::run::Run;
 use super::state::TaskState;
@@ -112,10 +113,11 @@ fn by_rule(rule: TriggerRule, up: Counts) -> Verdict {
     let when_done = |verdict| if done { verdict } else { Wait };
     match rule {
         TriggerRule::AllSuccess if up.bad() > 0 => UpstreamFailed,
-        TriggerRule::AllSuccess if up.skipped > 0 => Skip,
+        TriggerRule::AllSuccess if up.skipped > 0 && !mutant::is(Mutant::SkippedIsSuccess) => Skip,
         TriggerRule::AllSuccess => when_done(Run),
         TriggerRule::AllFailed if up.success + up.skipped > 0 => Skip,
         TriggerRule::AllFailed => when_done(Run),
+        TriggerRule::AllDone if mutant::is(Mutant::OpenUpstreamIgnored) && up.open < up.total() => Run,
         TriggerRule::AllDone => when_done(Run),
         TriggerRule::AllSkipped if up.success + up.bad() > 0 => Skip,
         TriggerRule::AllSkipped => when_done(Run),

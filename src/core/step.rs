@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::dag::{Dag, TaskIx};
 use super::ids::{Fence, SessionId, Timestamp};
 use super::index::Standing;
+use super::mutant::{self, Mutant};
 use super::reason::Reason;
 use super::run::{
     Alert, AlertKind, Capacity, Change, Claim, Decision, Input, Instances, Run, RunChange, TaskInstance,
@@ -43,6 +44,7 @@ use super::state::{RunInput, RunState, TaskInput, TaskState, next, next_run};
 pub fn step(dag: &Dag, run: &mut Run, inputs: &[Input], room: &Capacity, now: Timestamp) -> Decision {
     let slots_before = run.index.slots.clone();
     let run_before = run.state;
+    let one_too_many = u32::from(mutant::is(Mutant::ClaimsMoreThanAsked));
     let mut step = Step {
         dag,
         run,
@@ -53,7 +55,7 @@ pub fn step(dag: &Dag, run: &mut Run, inputs: &[Input], room: &Capacity, now: Ti
         unjudged: BTreeSet::new(),
         first_failed: None,
         run_reason: None,
-        workers_free: room.workers.iter().map(|worker| worker.free).collect(),
+        workers_free: room.workers.iter().map(|worker| worker.free + one_too_many).collect(),
         decision: Decision::default(),
     };
     for (place, input) in inputs.iter().enumerate() {
@@ -148,7 +150,8 @@ impl Step<'_> {
         let (state, fence) = (self.instance(ti).state, self.instance(ti).fence);
         if state == TaskState::Running {
             self.decision.revoked.push((ti, fence));
-            self.shift(ti, input, reason, |instance| instance.fence = fence.next());
+            let void = if mutant::is(Mutant::ClearKeepsFence) { fence } else { fence.next() };
+            self.shift(ti, input, reason, |instance| instance.fence = void);
         } else {
             self.shift(ti, input, reason, |_| {});
         }
@@ -182,7 +185,11 @@ impl Step<'_> {
 
     /// Takes every unfinished instance that `which` names out of the run.
     pub(super) fn end_all(&mut self, input: TaskInput, reason: &Reason, which: impl Fn(TaskIx) -> bool) {
-        let unfinished = self.run.instances().filter(|(ti, it)| !it.state.is_final() && which(ti.task));
+        let spared = |state| mutant::is(Mutant::CancelSparesQueued) && state == TaskState::Queued;
+        let unfinished = self
+            .run
+            .instances()
+            .filter(|(ti, it)| !it.state.is_final() && which(ti.task) && !spared(it.state));
         for ti in unfinished.map(|(ti, _)| ti).collect::<Vec<_>>() {
             self.take_away(ti, input, reason.clone());
         }

@@ -27,8 +27,10 @@ const EXPAND: &str = "WITH RECURSIVE place (map_index) AS (SELECT CAST(0 AS BIGI
          pool, pool_slots, queue, priority) \
      SELECT $1, $2, map_index, 'none', 0, 0, 0, 0, $4, $5, $6, $7 FROM place WHERE map_index >= 0 \
      ON CONFLICT (run_no, task_id, map_index) DO NOTHING";
+/// Whatever its state: one that was skipped or cancelled may be cleared and give way in the same step. The version
+/// of the run has been compared.
 const DELETE_PLACEHOLDER: &str =
-    "DELETE FROM task_instance WHERE run_no = $1 AND task_id = $2 AND map_index = -1 AND state = 'none'";
+    "DELETE FROM task_instance WHERE run_no = $1 AND task_id = $2 AND map_index = -1";
 static UPSERT_OUTPUTS: LazyLock<Chunked> = LazyLock::new(|| {
     Chunked::insert(
         "INSERT INTO task_output (run_no, task_id, map_index, json, list_lengths, version)",
@@ -244,7 +246,9 @@ fn outputs(dag: &Dag, decision: &Decision, version: i64) -> Vec<Value> {
     for change in decision.changes.iter().filter(|change| change.to.generation > 0) {
         let outcome = change.via.first().copied().unwrap_or(change.to.state);
         let succeeded = change.from == TaskState::Running && outcome == TaskState::Success;
-        if succeeded && !left.contains(&change.ti) {
+        // A person who marks a running attempt takes it away and says nothing of what was left before.
+        let marked = decision.revoked.contains(&(change.ti, change.from_fence));
+        if succeeded && !marked && !left.contains(&change.ti) {
             row(change.ti, &Outputs::default());
         }
     }

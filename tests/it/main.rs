@@ -22,6 +22,7 @@ mod segment;
 mod served;
 mod server;
 mod service;
+mod sim;
 mod store;
 mod timetable;
 mod web;

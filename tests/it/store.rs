@@ -8,6 +8,7 @@ pub(crate) mod home;
 mod prune;
 mod rows;
 mod schedules;
+mod steps;
 
 use home::Home;
 
@@ -64,6 +65,8 @@ on_both! {
     guards::a_failing_commit_does_not_harm_its_neighbours,
     guards::a_transaction_that_was_not_finished_leaves_nothing,
     prune::only_runs_that_ended_before_are_pruned,
+    steps::a_cancelled_placeholder_that_is_cleared_gives_way_to_its_list,
+    steps::marking_a_repeated_attempt_keeps_what_the_first_one_left,
     schedules::of_two_schedulers_one_moves_a_schedule_on,
     schedules::what_a_schedule_leaves_out_is_kept,
     schedules::a_paused_or_lost_dag_is_not_due,
