@@ -332,13 +332,21 @@ impl Checker {
             .map(|alert| alert.kind)
             .collect();
         let ended = commit.decision.run_change.as_ref().map(|change| change.to);
-        let expected = match ended {
-            Some(RunState::Success) => vec![AlertKind::RunRecovered],
-            Some(RunState::Failed) => vec![AlertKind::RunFailed],
-            Some(RunState::Queued | RunState::Running | RunState::Cancelled) | None => Vec::new(),
+        let recovered = commit.decision.recovery.as_ref().map(|recovery| recovery.run_succeeded);
+        let mut instances = row.rows.tasks.iter().enumerate().flat_map(|(task, all)| all.iter(task));
+        let is_explained = instances.any(|(_, instance)| instance.state == TaskState::Failed);
+        let right = match ended {
+            Some(RunState::Success) => of_run.is_empty() && recovered == Some(true),
+            Some(RunState::Failed) => {
+                let told = of_run == [AlertKind::RunFailed] || (of_run.is_empty() && is_explained);
+                told && recovered == Some(false)
+            }
+            Some(RunState::Queued | RunState::Running | RunState::Cancelled) | None => {
+                of_run.is_empty() && recovered.is_none()
+            }
         };
-        self.demand(of_run == expected, "I10", run, || {
-            format!("the run is {ended:?} and letters say {of_run:?}")
+        self.demand(right, "I10", run, || {
+            format!("the run is {ended:?}, letters say {of_run:?} and recovery {recovered:?}")
         });
         let key = |alert| letter_key(&row.rows.birth.key, row.rows.version, alert);
         let keys: Vec<String> = commit.decision.alerts.iter().map(key).collect();
