@@ -66,7 +66,8 @@ pub(super) fn run(args: &Next, file: &DagFile, globals: &Globals) -> Result<(), 
     }
     let (dag, when) = (&file.dag.id, schedule.describe());
     match &schedule.when {
-        When::ByHand | When::Event { .. } => eprintln!("`{dag}` has no instants: it runs {when}"),
+        When::ByHand => eprintln!("`{dag}` has no instants: it runs {when}"),
+        When::Event { .. } => eprintln!("`{dag}` has no instants: it runs on {when}"),
         When::Assets { cron, .. } if cron.is_empty() => {
             eprintln!("`{dag}` has no instants: it runs on {when}")
         }

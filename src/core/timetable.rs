@@ -269,11 +269,11 @@ impl Schedule {
             When::ByHand => "by hand".to_owned(),
             When::Once => "once".to_owned(),
             When::Cron(crons) => texts(crons),
-            When::Every(pace) => format!("every {pace:?}"),
+            When::Every(pace) => format!("every {}", span(*pace)),
             When::Assets { condition, cron } if cron.is_empty() => format!("new data in {condition}"),
             When::Assets { condition, cron } => format!("{} with new data in {condition}", texts(cron)),
             When::Event { name, batching } => {
-                format!("events `{name}`, up to {} or {:?}", batching.max, batching.wait_max)
+                format!("events `{name}`, up to {} or {}", batching.max, span(batching.wait_max))
             }
         }
     }
@@ -339,6 +339,27 @@ fn of_seconds(at: i64) -> Timestamp {
 /// At least one microsecond, so that a pace moves on.
 fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX).max(1)
+}
+
+/// As authors write it: `15m`, `1h30m`, `500ms`.
+fn span(span: Duration) -> String {
+    const UNITS: [(u128, &str); 6] = [
+        (86_400_000_000, "d"),
+        (3_600_000_000, "h"),
+        (60_000_000, "m"),
+        (1_000_000, "s"),
+        (1_000, "ms"),
+        (1, "µs"),
+    ];
+    let mut rest = span.as_micros();
+    let mut text = String::new();
+    for (size, unit) in UNITS {
+        if rest >= size {
+            text += &format!("{}{unit}", rest / size);
+            rest %= size;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// The instant at which the wall clock of `zone` shows `local`: the first of two; a time that does not exist is

@@ -10,7 +10,10 @@ use mainspring::core::timetable::{
     Catchup, CronText, Due, Fold, Gap, Missed, Schedule, SkipReason, Timetable, When,
 };
 
+mod brute;
+mod command;
 mod news;
+mod oracles;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
@@ -433,5 +436,12 @@ fn instants_at_the_ends_of_time_do_not_panic() {
             let due = schedule.due(Some(t), t, t, 2);
             assert!(due.cursor >= Some(t));
         }
+    }
+}
+
+#[test]
+fn a_pace_is_described_as_authors_write_it() {
+    for text in ["15m", "1h30m", "500ms", "7d", "1s500ms"] {
+        assert_eq!(every(text).describe(), format!("every {text}"));
     }
 }
