@@ -356,8 +356,7 @@ impl Driver {
         if let Some(at) = decision.next_due {
             self.timers.set(at, key);
         }
-        let (for_worker, for_room) =
-            (value.run.waits_for_worker(&value.dag, |_| true), value.run.waits_for_room());
+        let (for_worker, for_room) = (value.run.waits_for_worker(&value.dag, |_| true), value.run.waits_for_room());
         self.waiting.set(entry.rank(), key, for_worker);
         self.blocked.set(entry.rank(), key, for_room);
         let frees = decision.changes.iter().any(|c| c.from.holds_slots() && !c.to.state.holds_slots());
