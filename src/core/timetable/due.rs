@@ -2,7 +2,7 @@
 
 use std::iter::successors;
 
-use super::{Fire, MICROS, Missed, Schedule, When, micros};
+use super::{CronText, Fire, MICROS, Missed, Schedule, When, micros};
 use crate::core::ids::Timestamp;
 use crate::core::state::spelled;
 
@@ -125,13 +125,13 @@ impl Schedule {
         Some(at)
     }
 
-    /// No more instants than this lie in `[first, latest]`: a quick bound, good to a factor of two.
+    /// No more instants than this lie in `[first, latest]`, quickly said. A day on which clocks are set back may
+    /// repeat all of a beat's readings; one day in fifty is more of those than any zone has had.
     fn fires_at_most(&self, first: Timestamp, latest: Timestamp) -> u64 {
         let span = u64::try_from(latest.0.saturating_sub(first.0)).unwrap_or(0);
         let days = span / (86_400 * MICROS.unsigned_abs()) + 2;
-        // Twice, because a day on which clocks are set back may repeat all of a beat's readings.
-        let a_day: u64 = self.crons().iter().map(|cron| 2 * cron.a_day()).sum();
-        days.saturating_mul(a_day)
+        let a_day: u64 = self.crons().iter().map(CronText::a_day).sum();
+        (days + days / 50 + 1).saturating_mul(a_day)
     }
 
     fn skipped(&self, floor: Timestamp, latest: Timestamp, kept: &Kept) -> Option<Skipped> {
