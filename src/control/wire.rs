@@ -362,9 +362,11 @@ impl Begin {
     #[must_use]
     pub fn of(assignment: &Assignment, ticket: Ticket) -> Self {
         let Assignment { dag, birth, ti, try_number, outputs, .. } = assignment;
-        let upstream = dag.upstream(ti.task);
         let outputs = outputs.lock().expect("no holder of the outputs panics");
-        let needed = outputs.iter().filter(|(left, _)| upstream.contains(&left.task));
+        let left_by = |&task: &usize| {
+            outputs.range(TiRef { task, map_index: i32::MIN }..=TiRef { task, map_index: i32::MAX })
+        };
+        let needed = dag.upstream(ti.task).iter().flat_map(left_by);
         Self {
             ticket,
             try_number: *try_number,

@@ -121,6 +121,21 @@ impl Connections {
         names.into_iter().collect()
     }
 
+    /// What must not be seen of them: tokens, and passwords as they stand in addresses.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret<String>> {
+        let password = |url: &Secret<String>| {
+            let url = reqwest::Url::parse(url.expose()).ok()?;
+            url.password().map(|password| Secret::new(password.to_owned()))
+        };
+        let of = |declared: &Declared| match declared {
+            Declared::Url(url) => [password(url), None],
+            Declared::WithToken { url, token } => [password(url), token.clone()],
+        };
+        let all = self.0.declared.values().chain(self.0.environment.values());
+        all.flat_map(of).flatten().collect()
+    }
+
     /// What `name` stands for.
     ///
     /// # Errors

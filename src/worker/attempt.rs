@@ -63,14 +63,17 @@ struct Prepared {
 /// A task, read when it is first needed; or why it cannot be read.
 type Slot = OnceLock<Result<Arc<Prepared>, String>>;
 
-/// Tasks read once per DAG version.
+/// Tasks read once per DAG version, and the secrets of the process.
 #[derive(Default)]
-pub(super) struct PreparedTasks(Mutex<BTreeMap<DagHash, Arc<Vec<Slot>>>>);
+pub(super) struct PreparedTasks {
+    versions: Mutex<BTreeMap<DagHash, Arc<Vec<Slot>>>>,
+    secrets: OnceLock<Mask>,
+}
 
 impl PreparedTasks {
     fn of(&self, assignment: &Assignment) -> Result<Arc<Prepared>, TaskError> {
         let slots = self
-            .0
+            .versions
             .lock()
             .expect("nothing panics while the list is held")
             .entry(assignment.dag.hash.clone())
@@ -115,7 +118,7 @@ pub(super) async fn make(
     cancel: CancellationToken,
 ) -> Outcome {
     let task = assignment.dag.task(assignment.ti.task);
-    let mask = Arc::new(mask(settings));
+    let mask = Arc::new(prepared.secrets.get_or_init(|| mask(settings)).clone());
     let log = task_log::open(
         &settings.logs,
         &assignment.dag,
@@ -165,7 +168,12 @@ pub(super) async fn make(
 /// Knows the secrets of the process.
 fn mask(settings: &Settings) -> Mask {
     let inherited = settings.shared.inherited_env.iter();
-    Mask::new(inherited.filter(|(name, _)| names_a_secret(name)).map(|(_, value)| value.as_str()))
+    let mask = Mask::new(inherited.filter(|(name, _)| names_a_secret(name)).map(|(_, value)| value.as_str()));
+    #[cfg(feature = "data")]
+    for secret in settings.shared.connections.secrets() {
+        mask.add(secret.expose());
+    }
+    mask
 }
 
 enum Ended {

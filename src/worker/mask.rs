@@ -37,12 +37,13 @@ impl Mask {
         mask
     }
 
-    /// Hides `secret` from now on, each of its lines, and as it stands in addresses and JSON.
+    /// Hides `secret` from now on, each of its lines, and as it stands in addresses and JSON; if it was taken from an
+    /// address, also as it stands elsewhere.
     pub(super) fn add(&self, secret: &str) {
         let mut known = self.0.write().expect("nothing panics while the list is held");
         let json = serde_json::Value::from(secret).to_string();
-        let address = in_an_address(secret);
-        let forms = secret.lines().chain([json.trim_matches('"'), address.as_str()]);
+        let (address, plain) = (in_an_address(secret), from_an_address(secret));
+        let forms = secret.lines().chain([json.trim_matches('"'), address.as_str()]).chain(plain.as_deref());
         for form in forms.filter(|form| form.len() >= SECRET_BYTES_MIN) {
             if !known.iter().any(|other| other == form) {
                 known.push(form.to_owned());
@@ -72,6 +73,25 @@ fn in_an_address(secret: &str) -> String {
     secret.bytes().map(byte).collect()
 }
 
+/// The text that `%41` and the like stand for; `None` if it has none of them.
+fn from_an_address(secret: &str) -> Option<String> {
+    let mut parts = secret.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    let mut any = false;
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(part.get(2..)?.as_bytes());
+        any = true;
+    }
+    if any { String::from_utf8(bytes).ok() } else { None }
+}
+
+impl Clone for Mask {
+    fn clone(&self) -> Self {
+        Self(RwLock::new(self.0.read().expect("nothing panics while the list is held").clone()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +109,8 @@ mod tests {
         ] {
             assert_eq!(mask.hide(text), shown);
         }
+        let mask = Mask::new(["p%40ss%2Fword"].into_iter());
+        assert_eq!(mask.hide("p%40ss%2Fword is p@ss/word"), "*** is ***");
         mask.add("quo\"ted");
         assert_eq!(mask.hide(r#"{"x": "quo\"ted"}"#), r#"{"x": "***"}"#);
     }
