@@ -8,6 +8,7 @@ cache="${MAINSPRING_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/mainspri
 mkdir -p "$cache"
 # Build output outside the checkout, so that a fresh clone does not build the world again.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+export INSTA_UPDATE=no
 
 say() { printf '\n== %s\n' "$*"; }
 
