@@ -3,15 +3,31 @@
 The test command itself is left out: whoever runs this has run it already.
 """
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 SKIPPED = ("tests/run.sh",)
+
+
+def stop_server(home):
+    """Asks the server that a command left running to end, and waits for it: its home is about to go."""
+    try:
+        with open(os.path.join(home, "server.json"), encoding="utf-8") as file:
+            pid = json.load(file)["pid"]
+    except FileNotFoundError:
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def main():
@@ -28,6 +44,7 @@ def main():
             done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment)
             if done.returncode != 0:
                 sys.exit(f"error: the README's command `{command}` ended with exit code {done.returncode}")
+        stop_server(environment["MAINSPRING_HOME"])
     print(f"{len(commands)} commands of the README ran")
 
 
