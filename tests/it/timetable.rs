@@ -11,7 +11,6 @@ use mainspring::core::timetable::{
 };
 
 mod brute;
-mod command;
 mod news;
 mod oracles;
 
