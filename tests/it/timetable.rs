@@ -11,6 +11,7 @@ use mainspring::core::timetable::{
 };
 
 mod brute;
+mod command;
 mod news;
 mod oracles;
 
