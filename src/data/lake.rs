@@ -224,7 +224,9 @@ impl Lake {
                 check_fence(&log, state, dataset, key).await?;
             }
             let (schema, partition_by) = shape(dataset, state, &input, &mode, partition_by)?;
-            let staged = stage(log.object_store(None), &folder(key), schema, &partition_by, batches).await?;
+            let folder = folder(key);
+            self.make_folder(dataset, &folder)?;
+            let staged = stage(log.object_store(None), &folder, schema, &partition_by, batches).await?;
             self.sync_rows(dataset, &staged).await?;
             let proposal =
                 Proposal { dataset, mode: &mode, partition_by: &partition_by, key, staged: &staged, cursor };
@@ -360,6 +362,16 @@ impl Lake {
         let names = self.list().await?;
         let hint = hint_near(dataset.as_str(), names.iter().map(DatasetName::as_str));
         Err(DataError::Permanent(format!("there is no dataset `{dataset}`{hint}")))
+    }
+
+    /// The folder that a write's files go to, if the lake is a folder: who may not write there is told so
+    /// before anything is read.
+    fn make_folder(&self, dataset: &DatasetName, folder: &str) -> Result<(), DataError> {
+        let Some(root) = &self.0.folder else { return Ok(()) };
+        let path = root.join(dataset.as_str()).join(folder);
+        std::fs::create_dir_all(&path).map_err(|error| {
+            DataError::Retryable(format!("the folder {} of the lake cannot be made: {error}", path.display()))
+        })
     }
 
     async fn sync_rows(&self, dataset: &DatasetName, staged: &Staged) -> Result<(), DataError> {

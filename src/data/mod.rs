@@ -19,7 +19,6 @@ pub mod lake;
 pub mod load;
 pub mod models;
 pub mod pipe;
-pub mod placeholders;
 pub mod schema;
 pub mod session;
 pub mod sql;

@@ -206,7 +206,34 @@ pub fn of_datafusion(error: DataFusionError) -> DataError {
         let text = root.strip_backtrace();
         return DataError::Permanent(format!("{text}\nhint: give the task a larger `memory_limit`"));
     }
-    DataError::Permanent(root.strip_backtrace())
+    DataError::Permanent(for_people(&root.strip_backtrace()))
+}
+
+/// Prefixes by which DataFusion and Arrow say which of their layers is speaking.
+const LAYERS: &[&str] = &[
+    "Error during planning: ",
+    "Execution error: ",
+    "Schema error: ",
+    "SQL error: ",
+    "Arrow error: ",
+    "Cast error: ",
+    "Compute error: ",
+    "Parser error: ",
+    "Invalid argument error: ",
+];
+
+/// The message itself: without the layers it came through, its suggestion as a hint.
+fn for_people(text: &str) -> String {
+    let mut words = text.trim();
+    while let Some(inner) = LAYERS.iter().find_map(|layer| words.strip_prefix(layer)) {
+        words = inner;
+    }
+    let mut chars = words.trim_end_matches('.').chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    let message: String = first.into_iter().chain(chars).collect();
+    message
+        .replace(".\nDid you mean", "\nhint: did you mean")
+        .replace("\nDid you mean", "\nhint: did you mean")
 }
 
 /// A [`DataError`] on its way through a stream of rows.

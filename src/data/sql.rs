@@ -1,7 +1,8 @@
 //! SQL text before anything runs: one SELECT, the datasets it names, and its `:name` parameters.
 //!
-//! A parameter is bound in the syntax tree, as a literal of its type, so that its value can never become
-//! syntax. Nothing inside strings, quoted names, comments or `::` casts is a parameter.
+//! In a SELECT of ours a parameter is bound in the syntax tree, as a literal of its type; in a statement for a
+//! warehouse it becomes `$1`, `$2`, … ([`bind_text`]). Either way its value can never become syntax, and nothing
+//! inside strings, quoted names, comments or `::` casts is a parameter.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -10,9 +11,10 @@ use datafusion::common::TableReference;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, Expr, Value as Literal, visit_expressions_mut};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion::sql::sqlparser::parser::Parser;
-use serde_json::Value;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use serde_json::{Map, Value};
 
 use super::{DataError, hint_near};
 use crate::core::ids::Timestamp;
@@ -93,10 +95,7 @@ impl Select {
             match values.get(name).map(|value| literal_of(name, value)) {
                 Some(Ok(bound)) => *expression = bound,
                 Some(Err(problem)) => problems.push(problem),
-                None => {
-                    let hint = hint_near(name, values.keys().map(String::as_str));
-                    problems.push(format!("the statement wants `:{name}`, which has no value{hint}"));
-                }
+                None => problems.push(no_value(name, values.keys().map(String::as_str))),
             }
         });
         problems.dedup();
@@ -110,6 +109,75 @@ impl Select {
             ControlFlow::Continue(())
         })
     }
+}
+
+/// Writes `$1`, `$2`, … for the `:name`s of a statement that a warehouse will read, and gives the values in
+/// that order. A name used twice is one parameter. The rest of the text stays as it is.
+///
+/// # Errors
+/// [`DataError::Permanent`] for names that `values` lacks, all at once, each with the near name, and for a
+/// string or comment that does not end.
+pub fn bind_text(
+    sql: &str,
+    dialect: &dyn Dialect,
+    values: &Map<String, Value>,
+) -> Result<(String, Vec<Value>), DataError> {
+    let tokens = Tokenizer::new(dialect, sql).tokenize_with_location().map_err(|error| {
+        let place = u32::try_from(error.location.line).ok().zip(u32::try_from(error.location.column).ok());
+        DataError::Permanent(SqlProblem { place, message: lower_first(error.message) }.to_string())
+    })?;
+    let mut text = String::with_capacity(sql.len());
+    let mut names: Vec<&str> = Vec::new();
+    let mut done = 0;
+    for (place, pair) in tokens.windows(2).enumerate() {
+        let before = place.checked_sub(1).map(|place| &tokens[place]);
+        let [colon, word] = pair else { continue };
+        if !is_parameter(before, colon, word) {
+            continue;
+        }
+        let (begin, name, end) =
+            (byte_of(sql, colon.span.start), byte_of(sql, word.span.start), byte_of(sql, word.span.end));
+        let name = &sql[name..end];
+        let number = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            names.push(name);
+            names.len() - 1
+        });
+        text.push_str(&sql[done..begin]);
+        text.push_str(&format!("${}", number + 1));
+        done = end;
+    }
+    text.push_str(&sql[done..]);
+    let missing: Vec<String> = names
+        .iter()
+        .filter(|name| !values.contains_key(**name))
+        .map(|name| no_value(name, values.keys().map(String::as_str)))
+        .collect();
+    if !missing.is_empty() {
+        return Err(DataError::Permanent(missing.join("\n")));
+    }
+    Ok((text, names.iter().map(|name| values[*name].clone()).collect()))
+}
+
+/// A colon with a bare word right behind it and no word or number right before it (`b[1:n]` is a slice).
+fn is_parameter(before: Option<&TokenWithSpan>, colon: &TokenWithSpan, word: &TokenWithSpan) -> bool {
+    let Token::Word(bare) = &word.token else { return false };
+    let touches = before.is_some_and(|token| {
+        token.span.end == colon.span.start && matches!(token.token, Token::Word(_) | Token::Number(..))
+    });
+    colon.token == Token::Colon && bare.quote_style.is_none() && word.span.start == colon.span.end && !touches
+}
+
+/// The byte at a line and column, which count from 1 and in characters.
+fn byte_of(sql: &str, at: Location) -> usize {
+    let before = usize::try_from(at.line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let line = sql.match_indices('\n').map(|(byte, _)| byte + 1).nth(before.wrapping_sub(1));
+    let start = if before == 0 { 0 } else { line.unwrap_or(sql.len()) };
+    let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(usize::MAX);
+    sql[start..].char_indices().nth(column).map_or(sql.len(), |(byte, _)| start + byte)
+}
+
+fn no_value<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    format!("the statement wants `:{name}`, which has no value{}", hint_near(name, known))
 }
 
 /// The name of a table as authors write a dataset: its parts joined by dots.
@@ -155,15 +223,20 @@ fn syntax(text: &str) -> SqlProblem {
         Some((at, (digits(line)?, digits(column)?)))
     });
     let message = words[..place.map_or(words.len(), |(at, _)| at)].replace("\\\"", "\"").replace("\\'", "'");
-    let mut message = message.trim_end_matches('.').to_owned();
+    let message = lower_first(message.trim_end_matches('.').to_owned());
+    SqlProblem { place: place.map(|(_, place)| place), message }
+}
+
+fn lower_first(mut message: String) -> String {
     if let Some(first) = message.get_mut(..1) {
         first.make_ascii_lowercase();
     }
-    SqlProblem { place: place.map(|(_, place)| place), message }
+    message
 }
 
 #[cfg(test)]
 mod tests {
+    use datafusion::sql::sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
     use serde_json::json;
 
     use super::*;
@@ -192,6 +265,25 @@ mod tests {
     fn parameters_without_a_value_are_reported_together_with_the_near_name() {
         let error = bound("SELECT :lo, :nothing_like_it").unwrap_err();
         assert!(error.contains("did you mean `low`") && error.contains("`:nothing_like_it`"), "{error}");
+        let values = json!({"low": 1});
+        let text = bind_text("SELECT :lo, :nothing_like_it", &SQLiteDialect {}, values.as_object().unwrap());
+        assert_eq!(text.unwrap_err().to_string(), error, "both readers say the same");
+    }
+
+    #[test]
+    fn a_warehouse_gets_numbered_parameters_and_the_text_as_it_was_written() {
+        let sql = "SELECT ':no', \":no\", a::text, 'it''s :no', 'ü' -- :no\n FROM t /* :no\n */ \
+                   WHERE a > :low AND b[1:2] < :high AND c[d:e] = :end AND $q$ :no $q$ <> :low";
+        let values = json!({"low": 1, "high": "x", "end": 2, "unused": null});
+        let (text, bound) = bind_text(sql, &PostgreSqlDialect {}, values.as_object().unwrap()).unwrap();
+        assert_eq!(
+            text,
+            "SELECT ':no', \":no\", a::text, 'it''s :no', 'ü' -- :no\n FROM t /* :no\n */ \
+             WHERE a > $1 AND b[1:2] < $2 AND c[d:e] = $3 AND $q$ :no $q$ <> $1"
+        );
+        assert_eq!(bound, [json!(1), json!("x"), json!(2)]);
+        let open = bind_text("SELECT\n 'x", &SQLiteDialect {}, &Map::new()).unwrap_err().to_string();
+        assert_eq!(open, "line 2, column 2: unterminated string literal");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::sql::sqlparser::dialect::{Dialect as Syntax, PostgreSqlDialect, SQLiteDialect};
 use serde_json::{Map, Value};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
@@ -18,7 +19,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row, Sqlite, Transaction};
 use super::DataError;
 use super::cells::{Cell, no_cell};
 use super::connections::Connection;
-use super::placeholders;
+use super::sql::bind_text;
 
 mod copy;
 mod postgres;
@@ -112,6 +113,13 @@ impl Warehouse {
         }
     }
 
+    fn syntax(&self) -> &'static dyn Syntax {
+        match self.dialect() {
+            Dialect::Sqlite => &SQLiteDialect {},
+            Dialect::Postgres => &PostgreSqlDialect {},
+        }
+    }
+
     /// The rows of a query, as a stream of Arrow batches of at most 8,192 rows. `:name` in `sql` is bound
     /// to `params`.
     ///
@@ -127,7 +135,7 @@ impl Warehouse {
         sql: &str,
         params: &Map<String, Value>,
     ) -> Result<SendableRecordBatchStream, DataError> {
-        let (sql, values) = placeholders::bind(sql, params)?;
+        let (sql, values) = bind_text(sql, self.syntax(), params)?;
         let values = values.iter().map(Cell::of_json).collect();
         match &self.pool {
             Pool::Sqlite(pool) => sqlite::read(&self.name, pool.clone(), sql, values).await,
@@ -141,7 +149,7 @@ impl Warehouse {
     /// # Errors
     /// [`DataError::Permanent`] for a wrong statement.
     pub async fn change(&self, sql: &str, params: &Map<String, Value>) -> Result<Option<u64>, DataError> {
-        let (sql, values) = placeholders::bind(sql, params)?;
+        let (sql, values) = bind_text(sql, self.syntax(), params)?;
         let values: Vec<Cell> = values.iter().map(Cell::of_json).collect();
         let changed = match &self.pool {
             Pool::Sqlite(pool) => sqlite::change(pool, sql, &values).await,

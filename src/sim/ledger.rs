@@ -10,7 +10,7 @@ use crate::core::state::{RunState, TaskState, legal_moves};
 
 use super::check::{AT_BIRTH, Checker};
 use super::oracle::{self, Verdict};
-use super::store::{Commit, Store, instances, letter_key};
+use super::store::{Commit, Store, instances, letter_keys};
 
 static LEGAL: LazyLock<BTreeSet<(TaskState, TaskState)>> =
     LazyLock::new(|| legal_moves().into_iter().collect());
@@ -331,25 +331,22 @@ impl Checker {
             .filter(|alert| alert.ti.is_none())
             .map(|alert| alert.kind)
             .collect();
-        let ended = commit.decision.run_change.as_ref().map(|change| change.to);
-        let recovered = commit.decision.recovery.as_ref().map(|recovery| recovery.run_succeeded);
-        let mut instances = row.rows.tasks.iter().enumerate().flat_map(|(task, all)| all.iter(task));
-        let is_explained = instances.any(|(_, instance)| instance.state == TaskState::Failed);
-        let right = match ended {
-            Some(RunState::Success) => of_run.is_empty() && recovered == Some(true),
-            Some(RunState::Failed) => {
-                let told = of_run == [AlertKind::RunFailed] || (of_run.is_empty() && is_explained);
-                told && recovered == Some(false)
-            }
-            Some(RunState::Queued | RunState::Running | RunState::Cancelled) | None => {
-                of_run.is_empty() && recovered.is_none()
-            }
+        let end = commit.decision.run_change.as_ref().filter(|it| it.to.is_final());
+        let by_tasks = end.is_some_and(|it| matches!(it.reason, Reason::TasksFailed { .. }))
+            && instances(&row.rows).any(|(_, it)| it.state == TaskState::Failed);
+        let expected = match end.map(|it| it.to) {
+            Some(RunState::Failed) if !by_tasks => vec![AlertKind::RunFailed],
+            _ => Vec::new(),
         };
-        self.demand(right, "I10", run, || {
-            format!("the run is {ended:?}, letters say {of_run:?} and recovery {recovered:?}")
+        self.demand(of_run == expected, "I10", run, || {
+            format!("the run is `{}` and letters say {of_run:?}", row.rows.state)
         });
-        let key = |alert| letter_key(&row.rows.birth.key, row.rows.version, alert);
-        let keys: Vec<String> = commit.decision.alerts.iter().map(key).collect();
+        let told_of_end = commit.decision.recovery.as_ref().map(|recovery| recovery.run_succeeded);
+        let expected = end.map(|it| it.to).filter(|&to| to != RunState::Cancelled);
+        self.demand(told_of_end == expected.map(|to| to == RunState::Success), "I10", run, || {
+            format!("the run is `{}` and what is well again says {told_of_end:?}", row.rows.state)
+        });
+        let keys = letter_keys(&row.rows.birth.key, row.rows.version, &commit.decision);
         self.letters.extend(keys);
     }
 }

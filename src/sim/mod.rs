@@ -39,6 +39,7 @@ mod check;
 mod dags;
 mod door;
 mod ledger;
+pub mod month;
 mod notice;
 mod oracle;
 mod people;

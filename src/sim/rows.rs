@@ -1,7 +1,7 @@
 //! Rows as functions of what is written to them, and the names that are made of them.
 
 use crate::core::ids::{RunId, RunKey};
-use crate::core::run::{Alert, Change, Decision, Instances, RestoredRun, TaskInstance, TiRef, UNMAPPED};
+use crate::core::run::{Change, Decision, Instances, RestoredRun, TaskInstance, TiRef, UNMAPPED};
 use crate::core::state::TaskState;
 
 /// Whether an instance begins to hold slots.
@@ -15,10 +15,15 @@ pub(super) fn scheduled_id(instant: i64, suffix: &str) -> RunId {
     RunId::parse(&name).expect("a word and a number are a valid name")
 }
 
-/// What makes one alert another than all others.
-pub(super) fn letter_key(key: &RunKey, version: i64, alert: &Alert) -> String {
-    let place = alert.ti.map_or(String::new(), |ti| format!("/{}/{}", ti.task, ti.map_index));
-    format!("{}/{}/{version}/{}{place}", key.dag_id, key.run_id, alert.kind)
+/// The letters of a decision, each by what makes it another than all others: every trouble, and the end of the
+/// run, which may close what was open. Which of them are one problem is the store's to find out.
+pub(super) fn letter_keys(key: &RunKey, version: i64, decision: &Decision) -> Vec<String> {
+    let about = |what: &dyn std::fmt::Display, ti: Option<TiRef>| {
+        let place = ti.map_or(String::new(), |ti| format!("/{}/{}", ti.task, ti.map_index));
+        format!("{}/{}/{version}/{what}{place}", key.dag_id, key.run_id)
+    };
+    let troubles = decision.alerts.iter().map(|alert| about(&alert.kind, alert.ti));
+    troubles.chain(decision.recovery.iter().map(|_| about(&"end", None))).collect()
 }
 
 /// Placeholders give way; instances that are missing are added, those that are there stay.

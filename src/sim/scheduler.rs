@@ -337,8 +337,7 @@ impl World {
         }
         if mutant::is(Mutant::AlertInsideStep) {
             let row = &self.store.runs[run].rows;
-            let key = |alert| super::store::letter_key(&row.birth.key, row.version + 1, alert);
-            let keys: Vec<String> = decision.alerts.iter().map(key).collect();
+            let keys = super::store::letter_keys(&row.birth.key, row.version + 1, decision);
             for key in keys {
                 self.to_receiver(s, &key);
             }

@@ -19,7 +19,7 @@ use crate::core::state::{RunState, TaskState};
 
 use super::calendar::Calendar;
 use super::rows::{admits, expand, instance_mut, keep_lists};
-pub(super) use super::rows::{instance, instances, letter_key, scheduled_id};
+pub(super) use super::rows::{instance, instances, letter_keys, scheduled_id};
 use super::worker::LEASE;
 
 /// A DAG's place in [`Store::dags`].
@@ -366,8 +366,8 @@ impl Store {
         row.next_due = decision.next_due;
         let key = row.rows.birth.key.clone();
         let version = row.rows.version;
-        for alert in &decision.alerts {
-            self.outbox.entry(letter_key(&key, version, alert)).or_insert(false);
+        for letter in letter_keys(&key, version, decision) {
+            self.outbox.entry(letter).or_insert(false);
         }
         version
     }

@@ -232,7 +232,8 @@ async fn wrong_names_in_sql_are_reported_with_the_near_name() {
         ("SELECT * FROM raw.order", "there is no dataset `raw.order`\nhint: did you mean `raw.orders`?"),
         ("SELECT plaec FROM raw.orders", "there is no column `plaec`\nhint: did you mean `place`?"),
         ("SELECT n FROM raw.orders WHERE n > :lows", "did you mean `low`?"),
-        ("SELECT CAST(place AS INT) FROM raw.orders", "Cannot cast string 'a'"),
+        ("SELECT countt(place) FROM raw.orders", "invalid function 'countt'\nhint: did you mean 'count'?"),
+        ("SELECT CAST(place AS INT) FROM raw.orders", "cannot cast string 'a'"),
     ] {
         let error = ask(&lake, sql).await.unwrap_err();
         assert!(matches!(error, DataError::Permanent(_)), "{error:?}");

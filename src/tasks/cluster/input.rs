@@ -134,6 +134,9 @@ fn values(
             let age = |at: Option<i64>| at.map_or(f64::NAN, |at| (as_of.0 - at) as f64 / MICROS_PER_DAY);
             Ok(Column::Numeric(moments.as_primitive::<TimestampMicrosecondType>().iter().map(age).collect()))
         }
+        _ if array.null_count() == array.len() => {
+            Err(DataError::Permanent(format!("feature `{name}`: every value is missing")))
+        }
         other => Err(DataError::Permanent(format!(
             "feature `{name}` is of type {other}, expected numbers, booleans or times\n\
              hint: `type: categorical` takes its values as levels"
