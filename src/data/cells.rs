@@ -161,6 +161,7 @@ fn time_text(micros: i64, utc: bool) -> String {
 }
 
 /// The type in which a column is read cell by cell; `None` for nested types.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other type of Arrow is nested or a span")]
 fn plain(data_type: &DataType) -> Option<DataType> {
     use DataType as D;
     Some(match data_type {
@@ -184,6 +185,7 @@ fn plain(data_type: &DataType) -> Option<DataType> {
 ///
 /// # Errors
 /// [`DataError::Permanent`] for a nested type.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`plain` gives no other type")]
 pub fn cells(name: &str, array: &ArrayRef) -> Result<Vec<Cell>, DataError> {
     let Some(plain) = plain(array.data_type()) else {
         return Err(no_cell(name, array.data_type()));
@@ -266,9 +268,11 @@ impl CellKind {
             value: impl Fn(&Cell) -> Option<T>,
         ) -> Result<Vec<Option<T>>, Cell> {
             cells
-                .map(|cell| match cell {
-                    Cell::Null => Ok(None),
-                    present => value(present).map(Some).ok_or_else(|| present.clone()),
+                .map(|cell| {
+                    if *cell == Cell::Null {
+                        return Ok(None);
+                    }
+                    value(cell).map(Some).ok_or_else(|| cell.clone())
                 })
                 .collect()
         }
@@ -296,6 +300,7 @@ impl CellKind {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a cell of any other kind has no such value")]
 impl Cell {
     fn as_bool(&self) -> Option<bool> {
         match self {

@@ -368,6 +368,7 @@ impl Dialect {
     ///
     /// # Errors
     /// [`DataError::Permanent`] for nested types, naming the column.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other type of Arrow is nested or a span")]
     pub fn column_type(self, column: &str, data_type: &DataType) -> Result<String, DataError> {
         use DataType as D;
         let (sqlite, postgres) = match data_type {
@@ -401,16 +402,18 @@ impl Dialect {
 }
 
 /// An error of the driver as ours. Trying again may help against locks, lost connections and full disks.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what the driver may add is told in its own words")]
 fn explain(name: &str, error: sqlx::Error) -> DataError {
     let text = match &error {
         sqlx::Error::Database(said) => said.message().to_owned(),
         sqlx::Error::Configuration(_) => "its address cannot be read".to_owned(),
-        other => other.to_string(),
+        _ => error.to_string(),
     };
     let text = format!("connection `{name}`: {text}");
     if may_pass(&error) { DataError::Retryable(text) } else { DataError::Permanent(text) }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what the driver may add is not tried again")]
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(said) => {

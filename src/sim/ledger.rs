@@ -236,6 +236,7 @@ impl Checker {
         self.demand(is_driven, "I7", run, || "the run is `running` and nothing drives it".to_owned());
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other reasons are judged by the oracle")]
     fn is_decided(&mut self, store: &Store, commit: &Commit) {
         let (run, rows, dag) = (commit.run, &store.runs[commit.run].rows, &store.runs[commit.run].pinned);
         let open = instances(rows).find(|(_, it)| !it.state.is_final()).map(|(ti, _)| ti);

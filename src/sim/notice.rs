@@ -46,6 +46,7 @@ impl World {
     }
 
     /// Counts what a written commit shows.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are ordinary")]
     pub(super) fn notice(&mut self, commit: &Commit) {
         for (place, input) in commit.inputs.iter().enumerate() {
             if !commit.decision.refused.iter().any(|(at, _)| *at == place) {

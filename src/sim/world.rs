@@ -220,6 +220,7 @@ impl World {
         1
     }
 
+    #[expect(clippy::wrong_self_convention, reason = "a message goes to somebody; nothing is converted")]
     pub(super) fn to_scheduler(&mut self, scheduler: Node, message: ToScheduler) {
         for _ in 0..self.copies() {
             let after = self.delay();
@@ -228,6 +229,7 @@ impl World {
     }
 
     /// From a worker to whichever scheduler it finds, unless it is cut off.
+    #[expect(clippy::wrong_self_convention, reason = "a message goes to somebody; nothing is converted")]
     pub(super) fn from_worker(&mut self, worker: Node, message: ToScheduler) {
         if self.workers[worker].is_cut_off {
             return;
@@ -236,6 +238,7 @@ impl World {
         self.to_scheduler(scheduler, message);
     }
 
+    #[expect(clippy::wrong_self_convention, reason = "a message goes to somebody; nothing is converted")]
     pub(super) fn to_worker(&mut self, worker: Node, message: ToWorker) {
         if self.workers[worker].is_cut_off {
             return;
@@ -246,6 +249,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::wrong_self_convention, reason = "a message goes to somebody; nothing is converted")]
     pub(super) fn to_receiver(&mut self, scheduler: Node, key: &str) {
         for _ in 0..self.copies() {
             let after = self.delay();

@@ -117,6 +117,7 @@ impl TaskKind for Validate {
         problems
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others read no second dataset")]
     fn reads(&self) -> Vec<String> {
         let mut names: Vec<String> = match &self.from {
             From::Dataset(name) => vec![name.clone()],
@@ -150,6 +151,7 @@ impl TaskKind for Validate {
 }
 
 /// What can be seen of an expectation before running.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others can be judged at run time only")]
 fn wrong(expectation: &Expectation) -> Option<String> {
     match expectation {
         Expectation::Regex(e) => regex::Regex::new(&e.pattern).err().map(|error| error.to_string()),

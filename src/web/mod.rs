@@ -74,7 +74,6 @@ pub(crate) struct Api {
 type Shared = Arc<Api>;
 
 /// Every route.
-#[must_use]
 pub fn router(parts: Parts) -> Router {
     let Parts { control, tokens, any_host, lease, logs, now, pulse, wake, stop } = parts;
     let workers = worker::Sessions::default();

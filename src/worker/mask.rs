@@ -21,7 +21,7 @@ const WORDS: &[&str] = &[
 
 /// Whether a variable or a setting of this name holds a secret.
 #[must_use]
-pub fn names_a_secret(name: &str) -> bool {
+pub(crate) fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     WORDS.iter().any(|word| name.contains(word))
 }

@@ -25,9 +25,8 @@ pub(super) fn bound<'q>(
     query: Query<'q, Postgres, PgArguments>,
     values: &[Cell],
 ) -> Query<'q, Postgres, PgArguments> {
-    values.iter().fold(query, |query, value| match value {
-        Cell::Int(i) => query.bind(*i),
-        other => query.bind(other.to_text()),
+    values.iter().fold(query, |query, value| {
+        if let Cell::Int(i) = value { query.bind(*i) } else { query.bind(value.to_text()) }
     })
 }
 
@@ -228,15 +227,13 @@ fn arguments(wanted: Option<Either<&[PgTypeInfo], usize>>, values: &[Cell]) -> s
     };
     let mut arguments = PgArguments::default();
     for (wanted, value) in wanted.iter().zip(values) {
-        let bytes = match value {
-            Cell::Null => None,
-            present => Some(parameter(plain_type(wanted), present).ok_or_else(|| {
-                sqlx::Error::InvalidArgument(format!(
-                    "the statement wants a value of type {wanted}, got `{}`",
-                    present.to_text().unwrap_or_default()
-                ))
-            })?),
+        let wrong = || {
+            let got = value.to_text().unwrap_or_default();
+            sqlx::Error::InvalidArgument(format!("the statement wants a value of type {wanted}, got `{got}`"))
         };
+        let present = *value != Cell::Null;
+        let bytes =
+            if present { Some(parameter(plain_type(wanted), value).ok_or_else(wrong)?) } else { None };
         arguments.add(Parameter { wanted: wanted.clone(), bytes }).map_err(sqlx::Error::Encode)?;
     }
     Ok(arguments)

@@ -21,7 +21,9 @@ pub(super) fn bound<'q>(
         Cell::Int(i) => query.bind(*i),
         Cell::Float(f) => query.bind(*f),
         Cell::Bytes(bytes) => query.bind(bytes.clone()),
-        other => query.bind(other.to_text()),
+        Cell::Null | Cell::Decimal { .. } | Cell::Text(_) | Cell::Date(_) | Cell::Time { .. } => {
+            query.bind(value.to_text())
+        }
     })
 }
 

@@ -109,6 +109,7 @@ fn sorted(name: &str, column: &ArrayRef) -> Result<(UInt64Array, Vec<Arc<str>>),
     Ok((order.into(), keys))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these types of Arrow can be counted with")]
 fn values(
     name: &str,
     declared: Option<FeatureKind>,

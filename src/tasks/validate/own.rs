@@ -256,6 +256,7 @@ async fn query(cx: &TaskContext, table: &Table, wanted: &Query) -> Result<Findin
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these cells are times")]
 async fn freshness(cx: &TaskContext, table: &Table, wanted: &Freshness) -> Result<Finding, DataError> {
     let (value, _) = column(&table.rows, &wanted.column)?;
     let newest = figures(table.rows.clone(), vec![max(value)]).await?.pop().unwrap_or(Cell::Null);
