@@ -50,6 +50,7 @@ fn models(home: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Asks DuckDB, which shares no code with us, about a dataset.
+#[expect(clippy::disallowed_methods, reason = "the test command says where Python is")]
 fn independent(home: &Path, dataset: &str, sql: &str) -> Value {
     let python = std::env::var("MAINSPRING_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let output = Command::new(python)

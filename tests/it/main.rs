@@ -1,5 +1,7 @@
 //! The one integration-test binary: what is slow to link is linked once.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod alerts;
 mod architecture;
 mod cli;

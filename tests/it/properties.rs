@@ -110,7 +110,7 @@ fn random_room(dice: &mut Dice<'_>, dag: &Dag, run: &Run) -> Capacity {
     room.pools.insert(PoolName::parse("default_pool").unwrap(), PoolUse { size: POOL_SIZE, used: held });
     for worker in 0..dice.below(3) {
         room.workers.push(WorkerSlots {
-            session: session(worker as usize),
+            session: session(worker),
             free: dice.below(3) as u32,
             queues: vec![dag.tasks()[0].queue.clone()],
         });

@@ -40,7 +40,7 @@ fn serve(folder: &Path, more: &[&str]) -> (Kept, String) {
         assert!(said.read_line(&mut line).unwrap() > 0, "the server has ended");
     }
     // Somebody has to read what it goes on to say.
-    std::thread::spawn(move || drop(said.lines().for_each(drop)));
+    std::thread::spawn(move || said.lines().for_each(drop));
     let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
     (Kept(child), url.to_owned())
 }

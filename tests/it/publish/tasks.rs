@@ -14,30 +14,30 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// A home folder that goes when the test ends.
-pub struct Home {
+pub(crate) struct Home {
     folder: tempfile::TempDir,
     lake: Lake,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = folder.path().join("lake").display().to_string();
         let lake = Lake::open(&lake, &folder.path().join("scratch")).unwrap();
         Self { folder, lake, log: Arc::default() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Everything logged since the last call.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::mem::take(&mut *self.log.lock().unwrap()).join("\n")
     }
 
-    pub async fn write(&self, dataset: &str, columns: Vec<(&str, ArrayRef)>) {
+    pub(crate) async fn write(&self, dataset: &str, columns: Vec<(&str, ArrayRef)>) {
         let columns = columns.into_iter().map(|(name, array)| (name, array, true));
         let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
         let name = DatasetName::parse(dataset).unwrap();
@@ -49,7 +49,7 @@ impl Home {
     }
 
     /// All rows of a dataset, in the order of its first column, one per line.
-    pub async fn read(&self, dataset: &str, columns: &[&str]) -> String {
+    pub(crate) async fn read(&self, dataset: &str, columns: &[&str]) -> String {
         let name = DatasetName::parse(dataset).unwrap();
         let rows = frames::open(&self.lake, &name).await.unwrap().rows;
         let batches = frames::collect(rows.select_columns(columns).unwrap()).await.unwrap();
@@ -65,7 +65,7 @@ impl Home {
         lines.join("\n")
     }
 
-    pub fn context(&self, task: &str, run: &str, fence: i64) -> TaskContext {
+    pub(crate) fn context(&self, task: &str, run: &str, fence: i64) -> TaskContext {
         let log = Arc::clone(&self.log);
         let at = Timestamp::parse("2026-01-02").unwrap();
         TaskContext {
@@ -96,11 +96,17 @@ impl Home {
     }
 
     /// Runs one attempt of `kind`; its outputs.
-    pub async fn run(&self, kind: &str, spec: Value) -> Result<Value, TaskError> {
+    pub(crate) async fn run(&self, kind: &str, spec: Value) -> Result<Value, TaskError> {
         self.run_as(kind, spec, "r1", 1).await
     }
 
-    pub async fn run_as(&self, kind: &str, spec: Value, run: &str, fence: i64) -> Result<Value, TaskError> {
+    pub(crate) async fn run_as(
+        &self,
+        kind: &str,
+        spec: Value,
+        run: &str,
+        fence: i64,
+    ) -> Result<Value, TaskError> {
         let work = (find(kind).unwrap().read)(&spec).unwrap();
         assert_eq!(work.check(), Vec::<SpecProblem>::new(), "{spec}");
         let cx = self.context("task", run, fence);
@@ -109,18 +115,18 @@ impl Home {
 }
 
 /// What `check` says, or why the settings cannot be read.
-pub fn problems(kind: &str, spec: Value) -> String {
+pub(crate) fn problems(kind: &str, spec: Value) -> String {
     match (find(kind).unwrap().read)(&spec) {
         Ok(work) => work.check().iter().map(|p| format!("{}: {}\n", p.path.join("."), p.message)).collect(),
         Err(error) => error,
     }
 }
 
-pub fn ints(values: &[i64]) -> ArrayRef {
+pub(crate) fn ints(values: &[i64]) -> ArrayRef {
     Arc::new(Int64Array::from(values.to_vec()))
 }
 
-pub fn texts(values: &[Option<&str>]) -> ArrayRef {
+pub(crate) fn texts(values: &[Option<&str>]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
 }
 
