@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use mainspring::core::dag::{Dag, DagSettings, Task};
 use mainspring::core::ids::{DagHash, DagId, RunId, RunKey, SessionId, TaskId, Timestamp};
-use mainspring::core::run::{Capacity, Claim, Input, LocalSlots, Outcome, Outputs, Run, RunBirth, RunType};
+use mainspring::core::run::{Capacity, Claim, Input, Outcome, Outputs, Run, RunBirth, RunType, WorkerSlots};
 use mainspring::core::step::step;
 use mainspring::store::{Created, Durability, Store, bench};
 
@@ -60,7 +60,7 @@ async fn drive(store: &Store, dag: &Dag, at_once: u32) -> i64 {
 async fn hop(store: &Store, dag: &Dag, run: &mut Run, inputs: &[Input], free: u32) -> Vec<Claim> {
     let session = SessionId::parse("worker").expect("a valid id");
     let queues = vec![dag.task(0).queue.clone()];
-    let room = Capacity { local: Some(LocalSlots { session, free, queues }), ..Capacity::default() };
+    let room = Capacity { workers: vec![WorkerSlots { session, free, queues }], ..Capacity::default() };
     let now = Timestamp(run.version);
     let decision = step(dag, run, inputs, &room, now);
     let committed = store.commit(dag, &run.birth.key, run.version, &decision, now).await;

@@ -3,8 +3,8 @@
 //! After this there is no text to interpret and no gap to fill. What a kind's settings mean is the kind's own;
 //! when a DAG fires is [`Schedule`](crate::core::timetable::Schedule)'s. Nothing here reads a clock or runs anything.
 //!
-//! A file goes through: [`yaml`] (a tree that remembers places), [`keys`] and [`schemas`] (what may be said),
-//! [`shape`] (the two compared), [`drafts`] and [`task`] (tasks one by one), [`references`] (templates), [`links`] (order).
+//! A file goes through: `yaml` (a tree that remembers places), `keys` and `schemas` (what may be said),
+//! `shape` (the two compared), `drafts` and `task` (tasks one by one), `references` (templates), `links` (order).
 
 mod drafts;
 mod file;
