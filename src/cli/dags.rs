@@ -112,7 +112,7 @@ fn summary(file: &DagFile) -> Value {
     })
 }
 
-fn find(name: &str, globals: &Globals) -> Result<DagFile, CliError> {
+pub(super) fn find(name: &str, globals: &Globals) -> Result<DagFile, CliError> {
     let path = Path::new(name);
     let is_file = path.is_file();
     let bag = dagbag::load_path(if is_file { path } else { &globals.config.dags });

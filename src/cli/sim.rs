@@ -3,14 +3,16 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{CliError, Globals, Output, print_json, print_line};
-use crate::sim::{self, History, Tally, Violation};
+use crate::core::ids::Timestamp;
+use crate::core::timetable::Skipped;
+use crate::sim::{self, History, Tally, Violation, month};
 
 /// Arguments of `sim`.
 #[derive(Args)]
@@ -24,6 +26,12 @@ pub(super) struct Sim {
     /// Print every line of one seed's history
     #[arg(long, conflicts_with = "seeds")]
     trace: bool,
+    /// Replay a month of a DAG's schedule instead: a DAG's name or a file; every attempt takes a minute and succeeds
+    #[arg(long, value_name = "DAG", conflicts_with_all = ["seed", "seeds", "trace"])]
+    month: Option<String>,
+    /// The first moment of the month, RFC 3339 or a date (UTC) [default: now]
+    #[arg(long, value_name = "TIME", requires = "month")]
+    from: Option<String>,
     /// Plant faults one by one and find each (not in release builds)
     #[cfg(debug_assertions)]
     #[arg(long, conflicts_with_all = ["trace", "seeds", "seed"])]
@@ -34,6 +42,9 @@ pub(super) fn run(args: &Sim, globals: &Globals) -> Result<(), CliError> {
     #[cfg(debug_assertions)]
     if args.mutants {
         return hunt_all(globals.output);
+    }
+    if let Some(dag) = &args.month {
+        return replay_month(dag, args.from.as_deref(), globals);
     }
     if args.trace {
         return trace(args.seed);
@@ -152,6 +163,54 @@ fn write_down(seed: u64, globals: &Globals) -> Result<PathBuf, CliError> {
     let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, history(seed).0));
     written.map_err(|e| CliError::Environment(format!("{} cannot be written: {e}", file.display())))?;
     Ok(file)
+}
+
+/// The length of a month here.
+const MONTH: Duration = Duration::from_secs(31 * 86_400);
+
+fn replay_month(dag: &str, from: Option<&str>, globals: &Globals) -> Result<(), CliError> {
+    let file = super::dags::find(dag, globals)?;
+    let from = from.map(|text| super::run::parse_time("--from", text)).transpose()?;
+    let replay = month::replay(&file.dag, from.unwrap_or_else(crate::engine::now), MONTH);
+    let time = |at: Option<Timestamp>| at.map_or(String::new(), |at| at.to_string());
+    match globals.output {
+        Output::Json => {
+            let run = |run: &month::Replayed| {
+                json!({
+                    "run_id": run.run_id.as_str(),
+                    "logical_date": run.logical_date.to_string(),
+                    "queued_at": run.queued_at.to_string(),
+                    "started_at": run.started_at.map(|at| at.to_string()),
+                    "ended_at": run.ended_at.map(|at| at.to_string()),
+                    "state": run.state.as_str(),
+                    "tasks": run.instances,
+                })
+            };
+            let skipped = |it: &Skipped| json!({ "from": it.from.to_string(), "to": it.to.to_string(), "instants": it.count, "why": it.why.as_str() });
+            print_json(&json!({
+                "dag_id": file.dag.id.as_str(),
+                "runs": replay.runs.iter().map(run).collect::<Vec<_>>(),
+                "skipped": replay.skipped.iter().map(skipped).collect::<Vec<_>>(),
+            }));
+        }
+        Output::Table => {
+            let mut table =
+                super::table::with_head(&["logical date", "created", "started", "ended", "state", "tasks"]);
+            for run in &replay.runs {
+                table.add_row([
+                    run.logical_date.to_string(),
+                    run.queued_at.to_string(),
+                    time(run.started_at),
+                    time(run.ended_at),
+                    run.state.to_string(),
+                    run.instances.to_string(),
+                ]);
+            }
+            print_line(&super::table::text(&table));
+            eprintln!("{} runs of `{}`; times are simulated", replay.runs.len(), file.dag.id);
+        }
+    }
+    Ok(())
 }
 
 /// The most seeds that one planted fault is hunted with.
