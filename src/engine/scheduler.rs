@@ -147,7 +147,8 @@ impl Loop {
             self.look_at_files = now.plus(FILES_EVERY);
         }
         if now >= self.watch {
-            watchdog::look(&self.control, &self.present, now).await?;
+            let broken = self.files.problems().map(|problem| problem.file.clone()).collect();
+            watchdog::look(&self.control, &self.present, &broken, now).await?;
             self.watch = now.plus(WATCH_EVERY);
         }
         let mut more = false;

@@ -1,34 +1,37 @@
 //! Looks for what should have happened and did not: deadlines, workers that fell silent, runs that nothing drives.
 //! What it finds it says; it repairs nothing but the last, by having the run looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Control;
-use crate::core::alert::{AlertEvent, Trouble};
-use crate::core::ids::{DagId, Timestamp};
+use crate::core::alert::{AlertEvent, AlertKind, ProblemKey, Trouble};
+use crate::core::ids::{DagId, SessionId, Timestamp};
 use crate::dagbag::DagFile;
-use crate::store::StoreError;
+use crate::store::{NumberedProblem, ProblemFilter, StoreError};
 
 /// A run without a driver for so long is no coincidence.
 const UNDRIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Rows that one look brings.
 const ROWS_MAX: u32 = 200;
 
-/// One look at everything; `files` are the DAGs of the files as they are now.
+/// One look at everything; `files` are the DAGs of the files as they are now, `broken` the files that cannot be
+/// used.
 ///
 /// # Errors
 /// Of the surroundings.
 pub async fn look(
     control: &Control,
     files: &BTreeMap<DagId, Arc<DagFile>>,
+    broken: &BTreeSet<String>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut events = Vec::new();
     deadlines(control, files, now, &mut events).await?;
     let silent = silent_workers(control, &mut events).await?;
     undriven(control, files, now, &mut events).await?;
+    settled(control, broken, now, &mut events).await?;
     if !events.is_empty() {
         control.store().raise(&events, now).await?;
     }
@@ -104,6 +107,50 @@ async fn undriven(
             routes: files.get(&key.dag_id).map(|file| file.dag.settings.alerts.clone()).unwrap_or_default(),
         });
         control.wake(key).await;
+    }
+    Ok(())
+}
+
+/// Trouble that is over, whoever raised it: this process, another, or one that is no more.
+async fn settled(
+    control: &Control,
+    broken: &BTreeSet<String>,
+    now: Timestamp,
+    events: &mut Vec<AlertEvent>,
+) -> Result<(), StoreError> {
+    let raised = |event: &AlertEvent| match event {
+        AlertEvent::Raised { trouble, .. } | AlertEvent::Over { trouble } => trouble.key(),
+    };
+    let seen: BTreeSet<ProblemKey> = events.iter().map(raised).collect();
+    for NumberedProblem { problem, .. } in control.store().problems(ProblemFilter::Open, ROWS_MAX).await? {
+        if seen.contains(&problem.key) {
+            continue;
+        }
+        let subject = problem.key.subject;
+        let trouble = match (problem.key.kind, problem.key.dag_id) {
+            (AlertKind::ScheduleStalled, Some(dag_id)) => {
+                let row = control.store().dag(&dag_id).await?.filter(|row| row.present && !row.paused);
+                let is_late = row.and_then(|row| row.next_fire).is_some_and(|at| at <= now);
+                (!is_late).then_some(Trouble::ScheduleStalled { dag_id })
+            }
+            (AlertKind::WorkerLost, _) => {
+                let session = subject.and_then(|text| SessionId::parse(&text).ok());
+                session.map(|session| Trouble::WorkerLost { session })
+            }
+            (AlertKind::ImportError, _) => {
+                let mended = subject.filter(|file| !broken.contains(&**file));
+                mended.map(|file| Trouble::ImportError { file })
+            }
+            (
+                AlertKind::ScheduleStalled
+                | AlertKind::RunFailed
+                | AlertKind::TaskFailed
+                | AlertKind::Poisoned
+                | AlertKind::DeadlineMissed,
+                _,
+            ) => None,
+        };
+        events.extend(trouble.map(|trouble| AlertEvent::Over { trouble }));
     }
     Ok(())
 }

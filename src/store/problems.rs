@@ -21,16 +21,21 @@ use super::outbox;
 use super::runs::{number, parsed};
 
 /// Opens the problem or counts another sight of it; the answer's version is 1 if this has opened it. A writer
-/// that comes second waits for the first and counts.
+/// that comes second waits for the first and counts. A task fails in one run after the other, but deadlines of
+/// several runs are seen missed again at every look: of these only later runs count.
 const SEE: &str = "INSERT INTO problem (problem_key, kind, dag_id, subject, state, version, occurrences, \
          opened_at_us, last_seen_us, last_run_id, summary, error, routes) \
      VALUES ($1, $2, $3, $4, 'open', 1, 1, $5, $5, $6, $7, $8, $9) \
      ON CONFLICT (problem_key) WHERE state = 'open' DO UPDATE SET version = problem.version + 1, \
-         occurrences = problem.occurrences \
-             + CASE WHEN problem.last_run_id <> excluded.last_run_id THEN 1 ELSE 0 END, \
+         occurrences = problem.occurrences + CASE \
+             WHEN problem.kind = 'deadline_missed' AND problem.last_run_id > excluded.last_run_id THEN 0 \
+             WHEN problem.last_run_id <> excluded.last_run_id THEN 1 ELSE 0 END, \
          last_seen_us = CASE WHEN problem.last_seen_us > excluded.last_seen_us \
              THEN problem.last_seen_us ELSE excluded.last_seen_us END, \
-         last_run_id = excluded.last_run_id, summary = excluded.summary, error = excluded.error \
+         last_run_id = CASE \
+             WHEN problem.kind = 'deadline_missed' AND problem.last_run_id > excluded.last_run_id \
+             THEN problem.last_run_id ELSE excluded.last_run_id END, \
+         summary = excluded.summary, error = excluded.error \
      RETURNING problem_no, version";
 macro_rules! select_problems {
     ($rest:literal) => {
@@ -52,42 +57,52 @@ const RESOLVE: &str = "UPDATE problem SET state = 'resolved', resolved_at_us = $
      WHERE problem_no = $1 AND version = $2 AND state = 'open'";
 
 /// What one transaction has to say about problems, made before it begins.
-#[derive(Default)]
 pub(super) struct Sights {
-    seen: Vec<Occurrence>,
     /// The DAG and what the end of its run shows to be well.
     recovery: Option<(DagId, Arc<Recovery>)>,
-    over: Vec<ProblemKey>,
+    /// In the order of their keys, in which everybody locks problems; for one key in the order of seeing.
+    events: Vec<Sight>,
+}
+
+/// What was seen of one problem.
+enum Sight {
+    There(Occurrence),
+    Over(ProblemKey),
+}
+
+impl Sight {
+    fn key(&self) -> &ProblemKey {
+        match self {
+            Self::There(occurrence) => &occurrence.key,
+            Self::Over(key) => key,
+        }
+    }
 }
 
 impl Sights {
     /// Those of a decision.
     pub(super) fn of(dag: &Dag, run: &RunKey, decision: &Decision) -> Self {
         Self {
-            seen: alert::occurrences(dag, run, decision),
             recovery: decision.recovery.clone().map(|recovery| (dag.id.clone(), recovery)),
-            over: Vec::new(),
+            events: alert::occurrences(dag, run, decision).into_iter().map(Sight::There).collect(),
         }
     }
 
     /// Those of watchers outside of runs.
     fn of_events(events: &[AlertEvent]) -> Self {
-        let mut sights = Self::default();
-        for event in events {
-            match event {
-                AlertEvent::Raised { trouble, error, routes } => {
-                    sights.seen.push(trouble.occurrence(error.clone(), routes));
-                }
-                AlertEvent::Over { trouble } => sights.over.push(trouble.key()),
+        let sight = |event: &AlertEvent| match event {
+            AlertEvent::Raised { trouble, error, routes } => {
+                Sight::There(trouble.occurrence(error.clone(), routes))
             }
-        }
-        // Problems are locked in the order of their keys by everybody.
-        sights.seen.sort_by(|a, b| a.key.cmp(&b.key));
-        sights.over.sort();
-        sights
+            AlertEvent::Over { trouble } => Sight::Over(trouble.key()),
+        };
+        let mut events: Vec<Sight> = events.iter().map(sight).collect();
+        events.sort_by(|a, b| a.key().cmp(b.key()));
+        Self { recovery: None, events }
     }
 
-    /// Writes them with their letters. The end comes first: what fails again in the same commit is open after.
+    /// Writes them with their letters. What the end of a run resolves comes first: what fails in the same commit
+    /// is open after it.
     pub(super) async fn write(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
         if let Some((dag_id, recovery)) = &self.recovery {
             for row in tx.fetch_all(OPEN_OF_DAG, &[dag_id.as_str().into()]).await? {
@@ -97,13 +112,15 @@ impl Sights {
                 }
             }
         }
-        for key in &self.over {
-            if let Some(row) = tx.fetch_optional(OPEN_BY_KEY, &[key.to_string().into()]).await? {
-                Kept::read(&row)?.resolve(tx, now).await?;
+        for event in &self.events {
+            match event {
+                Sight::There(occurrence) => see(tx, occurrence, now).await?,
+                Sight::Over(key) => {
+                    if let Some(row) = tx.fetch_optional(OPEN_BY_KEY, &[key.to_string().into()]).await? {
+                        Kept::read(&row)?.resolve(tx, now).await?;
+                    }
+                }
             }
-        }
-        for occurrence in &self.seen {
-            see(tx, occurrence, now).await?;
         }
         Ok(())
     }
@@ -321,7 +338,7 @@ pub struct NumberedProblem {
 }
 
 impl Store {
-    /// Notes what watchers outside of runs have seen, all in one transaction: opens, counts or resolves
+    /// Notes what watchers outside of runs have seen, in this order, all in one transaction: opens, counts or resolves
     /// problems, each opening and each end with its letters. Any number of processes may note the same.
     ///
     /// # Errors

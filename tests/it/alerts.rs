@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod couriers;
 mod night;
 mod problems;
 mod program;
@@ -28,5 +29,8 @@ on_both! {
     problems::a_claim_that_no_longer_stands_changes_nothing_but_a_delivery_counts,
     problems::the_end_is_never_told_before_the_opening,
     problems::a_letter_that_was_given_up_stays_visible,
+    couriers::three_couriers_send_every_letter_once,
+    couriers::a_receiver_that_stays_away_is_given_up_after_days_and_others_do_not_wait,
+    couriers::a_route_that_is_no_longer_declared_is_stood_in_for_by_the_default_one,
     night::an_hour_of_failures_is_told_once_and_its_end_once,
 }

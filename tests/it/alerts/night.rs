@@ -71,7 +71,6 @@ fn courier(store: Store, routes: &Arc<Routes>, clock: &Clock, stop: &Cancellatio
     tokio::spawn(async move { courier::run(store, routes, move || clock.now(), stop).await })
 }
 
-#[expect(clippy::too_many_lines, reason = "one night, told from its start to its end")]
 pub(crate) async fn an_hour_of_failures_is_told_once_and_its_end_once(home: Home) {
     // Both receivers are away at first.
     let (mut mail, mut hook) = (MailServer::start(&["--refuse", "2"]), Catcher::start(3).await);

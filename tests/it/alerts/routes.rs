@@ -53,7 +53,6 @@ async fn send(routes: &Routes, state: ProblemState) -> Result<String, String> {
     channel.send(&message(state), after(MIDNIGHT, 5000)).await.map_err(|error| error.to_string())
 }
 
-#[expect(clippy::too_many_lines, reason = "most of it is the body that is expected")]
 #[tokio::test]
 async fn a_webhook_gets_the_body_of_alertmanager_and_a_signature_that_holds() {
     let mut catcher = Catcher::start(0).await;
