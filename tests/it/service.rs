@@ -159,6 +159,9 @@ fn why_says_what_each_task_waits_for() {
     for name in ["one", "two", "three", "four"] {
         served.pipe(name);
     }
+    for _ in 0..8 {
+        served.until_said("the DAG is taken up");
+    }
     served.text(&["dags", "pause", "paused"]);
     for dag in ["upstream", "pool", "runs", "tasks", "retry", "paused", "past", "sensor"] {
         served.text(&["dags", "trigger", dag, "--logical-date", "2026-01-01", "--run-id", "one"]);
