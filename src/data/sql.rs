@@ -265,7 +265,7 @@ mod tests {
     fn parameters_without_a_value_are_reported_together_with_the_near_name() {
         let error = bound("SELECT :lo, :nothing_like_it").unwrap_err();
         assert!(error.contains("did you mean `low`") && error.contains("`:nothing_like_it`"), "{error}");
-        let values = json!({"low": 1, "high": 1, "start": 1});
+        let values = json!({"high": 1, "low": 1, "start": 1});
         let text = bind_text("SELECT :lo, :nothing_like_it", &SQLiteDialect {}, values.as_object().unwrap());
         assert_eq!(text.unwrap_err().to_string(), error, "both readers say the same");
     }
