@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::alerts::settings::AlertSettings;
+use crate::tasks::units::parse_span;
 
 /// What one process of mainspring may use.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Config {
     pub connections: BTreeMap<String, serde_json::Value>,
     /// Names of environment variables that subprocesses inherit.
     pub inherited_env: Vec<String>,
+    /// How long after their end runs are kept by `serve`; for ever if absent.
+    pub keep_runs: Option<Duration>,
     /// Where alerts go.
     pub alerts: AlertSettings,
 }
@@ -48,6 +52,7 @@ struct File {
     #[serde(default)]
     connections: BTreeMap<String, serde_json::Value>,
     inherited_env: Option<Vec<String>>,
+    keep_runs: Option<String>,
     #[serde(default)]
     alerts: BTreeMap<String, serde_json::Value>,
 }
@@ -80,6 +85,9 @@ pub struct ConfigError {
 const CONFIG_FILE: &str = "mainspring.toml";
 const SLOTS_DEFAULT: u32 = 16;
 const MEMORY_LIMIT_MIB_DEFAULT: usize = 512;
+/// Enough to compare with the year before, and not without end.
+const KEEP_RUNS_DEFAULT: &str = "400d";
+const KEEP_RUNS_FOREVER: &str = "forever";
 
 impl Config {
     /// Puts together what was said, the file, and the defaults.
@@ -92,6 +100,8 @@ impl Config {
             usual.exists().then(|| usual.to_owned())
         });
         let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        let keep_runs = keep_runs(file.keep_runs.as_deref().unwrap_or(KEEP_RUNS_DEFAULT))
+            .map_err(|problem| ConfigError { file: path.clone().unwrap_or_default(), problem })?;
         let alerts = AlertSettings::read(&file.alerts).map_err(|problems| {
             let file = path.unwrap_or_default();
             let next = format!("\nerror: {}: ", file.display());
@@ -114,6 +124,7 @@ impl Config {
                 ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"].map(str::to_owned).to_vec()
             }),
             connections: file.connections,
+            keep_runs,
             alerts,
             home,
         })
@@ -124,6 +135,15 @@ impl Config {
     pub fn logs(&self) -> PathBuf {
         self.home.join("logs")
     }
+}
+
+fn keep_runs(text: &str) -> Result<Option<Duration>, String> {
+    if text == KEEP_RUNS_FOREVER {
+        return Ok(None);
+    }
+    parse_span(text).map(Some).ok_or_else(|| {
+        format!("keep_runs: `{text}` is no span of time\nhint: 90d, 24h, or `{KEEP_RUNS_FOREVER}`")
+    })
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -145,6 +165,15 @@ mod tests {
         let config = Config::gather(said).unwrap();
         assert_eq!((config.slots, config.pools["db"]), (7, 4));
         assert_eq!(config.database, "sqlite:///from/file/mainspring.db");
+    }
+
+    #[test]
+    fn runs_are_kept_for_a_span_or_for_ever() {
+        assert_eq!(keep_runs("90d"), Ok(Some(Duration::from_secs(90 * 86_400))));
+        assert_eq!(keep_runs("forever"), Ok(None));
+        let text = keep_runs("always").unwrap_err();
+        assert!(text.contains("`always`") && text.contains("90d"), "{text}");
+        assert!(Config::gather(Said::default()).unwrap().keep_runs.is_some());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::served::Served;
 use super::{CliError, Globals, Output, home, print_json, print_line};
+use crate::control;
 use crate::core::ids::Timestamp;
 use crate::engine;
-use crate::store::Store;
 use crate::tasks::units::parse_span;
 
 /// Look after the database of run state.
@@ -31,19 +32,20 @@ pub(super) enum Db {
 }
 
 pub(super) async fn run(command: Db, globals: Globals) -> Result<(), CliError> {
-    let store = home::open_store(&globals).await?;
-    let what = match command {
+    let (store, what) = match command {
         Db::Prune { before, keep, dry_run } => {
             let before = limit(before.as_deref(), keep.as_deref())?;
-            return prune(&store, &globals, before, dry_run).await;
+            return prune(&globals, before, dry_run).await;
         }
         Db::Migrate => {
+            let store = home::open_store(&globals).await?;
             store.migrate().await?;
-            "migrated"
+            (store, "migrated")
         }
         Db::Check => {
+            let store = home::open_store(&globals).await?;
             store.check().await?;
-            "sound"
+            (store, "sound")
         }
     };
     let version = store.schema_version().await?;
@@ -67,17 +69,12 @@ fn limit(before: Option<&str>, keep: Option<&str>) -> Result<Timestamp, CliError
     Ok(engine::now().minus(span))
 }
 
-async fn prune(store: &Store, globals: &Globals, before: Timestamp, dry_run: bool) -> Result<(), CliError> {
-    let mut runs = store.prunable(before).await?;
-    if !dry_run {
-        runs = 0;
-        loop {
-            match store.prune(before).await? {
-                0 => break,
-                some => runs += some,
-            }
-        }
-    }
+/// Deletes what is old, through the server of the home if one answers.
+async fn prune(globals: &Globals, before: Timestamp, dry_run: bool) -> Result<(), CliError> {
+    let runs = match Served::find(&globals.config.home).await {
+        Some(server) => prune_by(&server, before, dry_run).await?,
+        None => prune_here(globals, before, dry_run).await?,
+    };
     match globals.output {
         Output::Json => {
             print_json(&json!({ "runs": runs, "before": before.to_string(), "dry_run": dry_run }))
@@ -88,4 +85,29 @@ async fn prune(store: &Store, globals: &Globals, before: Timestamp, dry_run: boo
         }
     }
     Ok(())
+}
+
+async fn prune_here(globals: &Globals, before: Timestamp, dry_run: bool) -> Result<u64, CliError> {
+    let store = home::open_store(globals).await?;
+    if dry_run {
+        return Ok(store.prunable(before).await?);
+    }
+    let mut runs = 0;
+    loop {
+        match control::prune(&store, &globals.config.logs(), before).await? {
+            0 => return Ok(runs),
+            some => runs += some,
+        }
+    }
+}
+
+async fn prune_by(server: &Served, before: Timestamp, dry_run: bool) -> Result<u64, CliError> {
+    let mut runs = 0;
+    loop {
+        let pruned = server.prune(before, dry_run).await?;
+        runs += pruned.runs;
+        if !pruned.more {
+            return Ok(runs);
+        }
+    }
 }

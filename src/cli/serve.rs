@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CliError, Globals, home, listen, local};
 use crate::control::{self, Scope};
+use crate::engine::retention;
 use crate::engine::scheduler::{self, Scheduler};
 use crate::{engine, worker};
 
@@ -54,6 +55,10 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     let routes = std::sync::Arc::new(super::alerts::routes(&globals)?);
     let told = CancellationToken::new();
     let courier = tokio::spawn(engine::courier::run(store.clone(), routes, engine::now, told.clone()));
+    let pruning = globals.config.keep_runs.map(|keep| {
+        let logs = globals.config.logs();
+        tokio::spawn(retention::run(store.clone(), logs, keep, engine::now, stop.clone()))
+    });
     let (url, database) = (door.url().to_owned(), home::shown(&globals));
     let api = door.start(&globals, control.clone(), scheduler, stop.clone())?;
     eprintln!("mainspring serves {} at {url} (database {database})", globals.config.dags.display());
@@ -66,6 +71,11 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
         }
         if let Err(error) = scheduling.await {
             tracing::warn!(%error, "the scheduler ended badly");
+        }
+        if let Some(pruning) = pruning
+            && let Err(error) = pruning.await
+        {
+            tracing::warn!(%error, "retention ended badly");
         }
         api.stop().await;
     };

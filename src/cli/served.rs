@@ -13,7 +13,7 @@ use super::api::{self, Found};
 use crate::control::Waits;
 use crate::control::ask::{Changed, Selection, Trigger};
 use crate::control::backfill::{BackfillAsked, Planned};
-use crate::core::ids::{DagId, RunId, RunKey};
+use crate::core::ids::{DagId, RunId, RunKey, Timestamp};
 use crate::core::state::{RunState, TaskState};
 
 /// How long a server may take to say that it is there.
@@ -58,6 +58,13 @@ struct DagView {
     changed: bool,
 }
 
+/// What one request for deletion came to.
+#[derive(Deserialize)]
+pub(super) struct Pruned {
+    pub(super) runs: u64,
+    pub(super) more: bool,
+}
+
 impl Served {
     /// The server of the home; `None` if there is none, or it does not answer any more.
     pub(super) async fn find(home: &Path) -> Option<Self> {
@@ -87,7 +94,7 @@ impl Served {
     ) -> Result<T, CliError> {
         let environment =
             |what: &str| CliError::Environment(format!("the server at {}: {what}", self.found.url));
-        let request = self.http.request(method, format!("{}/api/v1/dags/{path}", self.found.url));
+        let request = self.http.request(method, format!("{}/api/v1/{path}", self.found.url));
         let mut request = request.bearer_auth(&self.found.token).timeout(ASK_MAX);
         if let Some(body) = body {
             request = request.json(body);
@@ -119,7 +126,7 @@ impl Served {
     }
 
     pub(super) async fn trigger(&self, dag_id: &DagId, asked: &Trigger) -> Result<RunKey, CliError> {
-        let run: RunView = self.ask(Method::POST, &format!("{dag_id}/dagRuns"), Some(asked)).await?;
+        let run: RunView = self.ask(Method::POST, &format!("dags/{dag_id}/dagRuns"), Some(asked)).await?;
         let run_id = RunId::parse(&run.run_id).map_err(|error| CliError::Environment(error.to_string()))?;
         Ok(RunKey { dag_id: dag_id.clone(), run_id })
     }
@@ -129,7 +136,7 @@ impl Served {
         dag_id: &DagId,
         asked: &BackfillAsked,
     ) -> Result<Vec<Planned>, CliError> {
-        let plan: Plan = self.ask(Method::POST, &format!("{dag_id}/backfills"), Some(asked)).await?;
+        let plan: Plan = self.ask(Method::POST, &format!("dags/{dag_id}/backfills"), Some(asked)).await?;
         Ok(plan.dag_runs)
     }
 
@@ -170,13 +177,21 @@ impl Served {
         self.ask(Method::GET, &format!("{}/waits{of}", path(key)), None::<&()>).await
     }
 
+    /// Deletes some of the runs that ended before `before`, or counts them.
+    pub(super) async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<Pruned, CliError> {
+        let body = json!({ "before": before.to_string(), "dry_run": dry_run });
+        self.ask(Method::POST, "prune", Some(&body)).await
+    }
+
     pub(super) async fn pause(&self, dag_id: &DagId, paused: bool) -> Result<bool, CliError> {
         let body = json!({ "is_paused": paused });
-        self.ask::<DagView>(Method::PATCH, dag_id.as_str(), Some(&body)).await.map(|dag| dag.changed)
+        self.ask::<DagView>(Method::PATCH, &format!("dags/{dag_id}"), Some(&body))
+            .await
+            .map(|dag| dag.changed)
     }
 }
 
 /// Run ids hold no letter that an address cannot, but `+`.
 fn path(key: &RunKey) -> String {
-    format!("{}/dagRuns/{}", key.dag_id, key.run_id.as_str().replace('+', "%2B"))
+    format!("dags/{}/dagRuns/{}", key.dag_id, key.run_id.as_str().replace('+', "%2B"))
 }

@@ -14,7 +14,7 @@ use super::entry::{Entry, InFlight, Posted, Stage, Value, judge};
 use super::lines::{Line, Timers};
 use super::load::{Dags, Loaded, load};
 use super::patience::{at, patiently, until};
-use super::poll::{Asked, Polled, look};
+use super::poll::{Asked, Polled, Taken, look};
 use super::workers::Workers;
 use super::{Handout, Order, Refused, Report, Scope, Settings};
 use crate::core::ids::{DagId, PoolName, RunKey, Timestamp};
@@ -131,7 +131,7 @@ impl Driver {
                 self.post(key, Posted { input: Input::Reported { ti, fence, outcome }, reply, again: false });
                 self.wake_waiting();
             }
-            Order::Lost(orphan) => self.lost(&orphan),
+            Order::Undelivered(orphan) => self.taken_from(&orphan, Taken::NeverBegun),
             Order::Follow { key, ended } => {
                 self.post(key.clone(), Posted::tick());
                 if let Some(entry) = self.runs.get_mut(&key) {

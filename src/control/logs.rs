@@ -10,10 +10,16 @@ use crate::core::ids::{Fence, RunKey, TaskId};
 /// A log may grow to this size, a little more for the line that says so.
 pub const LOG_BYTES_MAX: u64 = 64 << 20;
 
+/// Where the logs of a run are.
+#[must_use]
+pub fn log_folder(logs: &Path, key: &RunKey) -> PathBuf {
+    logs.join(key.dag_id.as_str()).join(key.run_id.as_str())
+}
+
 /// Where the log of an attempt is: ids are parsed, so the path cannot leave `logs`.
 #[must_use]
 pub fn log_path(logs: &Path, key: &RunKey, task: &TaskId, map_index: i32, fence: Fence) -> PathBuf {
-    let folder = logs.join(key.dag_id.as_str()).join(key.run_id.as_str()).join(task.as_str());
+    let folder = log_folder(logs, key).join(task.as_str());
     folder.join(if map_index < 0 {
         format!("{}.log", fence.0)
     } else {

@@ -31,13 +31,15 @@ mod load;
 mod logs;
 mod patience;
 mod poll;
+mod retention;
 mod room;
 mod waits;
 pub mod wire;
 mod workers;
 
 pub use load::{Dags, Loaded, load};
-pub use logs::{LOG_BYTES_MAX, log_path, put_piece, read_piece};
+pub use logs::{LOG_BYTES_MAX, log_folder, log_path, put_piece, read_piece};
+pub use retention::prune;
 pub use waits::{Waits, waits};
 
 /// Orders that may wait.
@@ -134,8 +136,8 @@ pub(crate) enum Order {
     Input { key: RunKey, input: Input, reply: Option<Reply> },
     /// An attempt has ended.
     Report { report: Report, reply: Option<Reply> },
-    /// The worker of an instance is gone.
-    Lost(Orphan),
+    /// A hand-out never reached its worker.
+    Undelivered(Orphan),
     /// Tell when the run is final.
     Follow { key: RunKey, ended: oneshot::Sender<RunState> },
     /// A worker takes hand-outs from now on.
@@ -245,9 +247,9 @@ impl Control {
         }
     }
 
-    /// Says that the worker of an instance is gone.
-    pub async fn lost(&self, orphan: Orphan) {
-        self.send(Order::Lost(orphan)).await;
+    /// Says that a hand-out never reached its worker, which lives: it is handed out again, and charged to nobody.
+    pub async fn undelivered(&self, orphan: Orphan) {
+        self.send(Order::Undelivered(orphan)).await;
     }
 
     /// Learns the state in which a run ends: at once if it has. The sender is dropped without a state if the

@@ -10,7 +10,7 @@ use super::Scope;
 use super::driver::{Done, Driver};
 use super::entry::{Entry, Posted};
 use crate::core::ids::{DagId, PoolName, QueueName, RunKey, Timestamp};
-use crate::core::run::{Input, TiRef};
+use crate::core::run::{Input, Outcome, TiRef};
 use crate::core::state::RunState;
 use crate::store::{Orphan, Store, StoreError, Wanted};
 
@@ -38,6 +38,15 @@ pub(super) struct Polled {
     pub(super) paused: BTreeSet<DagId>,
     /// Pools with a limit.
     pub(super) limited: BTreeSet<PoolName>,
+}
+
+/// Why an instance is taken from the worker that has it.
+#[derive(Clone, Copy)]
+pub(super) enum Taken {
+    /// The worker is gone.
+    WorkerLost,
+    /// The worker lives and never got it.
+    NeverBegun,
 }
 
 /// What to look for.
@@ -104,7 +113,7 @@ impl Driver {
         self.drop_old(&polled.running);
         for orphan in &polled.orphans {
             if matches!(self.settings.scope, Scope::All) || self.runs.contains_key(&orphan.run_key) {
-                self.lost(orphan);
+                self.taken_from(orphan, Taken::WorkerLost);
             }
         }
         self.wake_waiting();
@@ -147,7 +156,7 @@ impl Driver {
     }
 
     /// The instance is named by its task, so the run is loaded first if it is not here.
-    pub(super) fn lost(&mut self, orphan: &Orphan) {
+    pub(super) fn taken_from(&mut self, orphan: &Orphan, taken: Taken) {
         let key = &orphan.run_key;
         let Some(value) = self.runs.get(key).and_then(|entry| entry.value.as_deref()) else {
             // The next look brings the orphan again, and the value is here then.
@@ -155,11 +164,17 @@ impl Driver {
         };
         let Some(task) = value.dag.find(&orphan.task_id) else { return };
         let ti = TiRef { task, map_index: orphan.map_index };
-        let lost = Input::Lost { ti, fence: orphan.fence };
+        let fence = orphan.fence;
+        let (input, what) = match taken {
+            Taken::WorkerLost => (Input::Lost { ti, fence }, "a worker was lost"),
+            Taken::NeverBegun => {
+                (Input::Reported { ti, fence, outcome: Outcome::Interrupted }, "a hand-out never arrived")
+            }
+        };
         let entry = &self.runs[key];
-        if entry.is_idle() && !entry.inbox.iter().any(|posted| posted.input == lost) {
-            tracing::warn!(run = %key.run_id, task = %orphan.task_id, session = %orphan.session, "a worker was lost");
-            self.post(key.clone(), Posted { input: lost, reply: None, again: false });
+        if entry.is_idle() && !entry.inbox.iter().any(|posted| posted.input == input) {
+            tracing::warn!(run = %key.run_id, task = %orphan.task_id, session = %orphan.session, "{what}");
+            self.post(key.clone(), Posted { input, reply: None, again: false });
         }
     }
 }

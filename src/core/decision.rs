@@ -24,8 +24,19 @@ pub struct Change {
     pub to: TaskInstance,
     /// The states in between, if it moved more than once.
     pub via: Vec<TaskState>,
+    /// Why the first move was made, if it moved more than once.
+    pub first_reason: Option<Reason>,
     /// Why the last move was made.
     pub reason: Reason,
+}
+
+impl Change {
+    /// Where the first move led, and why it was made: how an attempt that was running ended.
+    #[must_use]
+    pub fn first_move(&self) -> (TaskState, &Reason) {
+        let state = self.via.first().copied().unwrap_or(self.to.state);
+        (state, self.first_reason.as_ref().unwrap_or(&self.reason))
+    }
 }
 
 /// The run itself moves.

@@ -90,6 +90,7 @@ struct Moved {
     from: TaskState,
     from_fence: Fence,
     via: Vec<TaskState>,
+    first_reason: Option<Reason>,
     reason: Reason,
 }
 
@@ -129,11 +130,14 @@ impl Step<'_> {
         }
         match self.moved.entry(ti) {
             std::collections::btree_map::Entry::Occupied(mut entry) => {
-                entry.get_mut().via.push(before.state);
-                entry.get_mut().reason = reason;
+                let moved = entry.get_mut();
+                moved.via.push(before.state);
+                let earlier = std::mem::replace(&mut moved.reason, reason);
+                moved.first_reason.get_or_insert(earlier);
             }
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Moved { from: before.state, from_fence, via: Vec::new(), reason });
+                let (via, first_reason) = (Vec::new(), None);
+                entry.insert(Moved { from: before.state, from_fence, via, first_reason, reason });
             }
         }
     }
@@ -232,9 +236,9 @@ impl Step<'_> {
 
     fn finish(mut self, run_before: RunState) -> Decision {
         for (ti, moved) in std::mem::take(&mut self.moved) {
-            let Moved { from, from_fence, via, reason } = moved;
+            let Moved { from, from_fence, via, first_reason, reason } = moved;
             let to = self.instance(ti).clone();
-            self.decision.changes.push(Change { ti, from, from_fence, to, via, reason });
+            self.decision.changes.push(Change { ti, from, from_fence, to, via, first_reason, reason });
         }
         let run = &*self.run;
         self.decision.run_change = self.run_reason.map(|reason| RunChange {

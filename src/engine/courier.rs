@@ -19,7 +19,7 @@ use crate::core::ids::Timestamp;
 use crate::store::{Letter, Store, StoreError};
 
 /// How often the outbox is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The longest wait between two looks while the database cannot be reached.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(30);
 /// Letters of one route that a courier takes at once.

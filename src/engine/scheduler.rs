@@ -76,6 +76,7 @@ struct Loop {
     /// The newest version of every DAG that has a file.
     present: BTreeMap<DagId, Arc<DagFile>>,
     look_at_files: Timestamp,
+    look_at_dags: Timestamp,
     watch: Timestamp,
     /// Schedules that were found to be late, until they fire.
     stalled: BTreeSet<DagId>,
@@ -104,6 +105,7 @@ impl Scheduler {
             versions: BTreeMap::new(),
             present: BTreeMap::new(),
             look_at_files: Timestamp(i64::MIN),
+            look_at_dags: Timestamp(i64::MIN),
             watch: (settings.now)().plus(WATCH_EVERY),
             stalled: BTreeSet::new(),
             began: (settings.now)(),
@@ -115,7 +117,7 @@ impl Scheduler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => work.look_at_dags = Timestamp(i64::MIN),
                 // The timer is the event that is waited for.
                 _ = tokio::time::timeout(wait, std::future::pending::<()>()) => {}
             }
@@ -143,7 +145,9 @@ impl Loop {
     /// One round; answers how long to wait for the next.
     async fn round(&mut self, now: Timestamp) -> Result<Duration, StoreError> {
         if now >= self.look_at_files {
-            self.take_up_files(now).await?;
+            if self.take_up_files(now).await? {
+                self.look_at_dags = now;
+            }
             self.look_at_files = now.plus(FILES_EVERY);
         }
         if now >= self.watch {
@@ -151,19 +155,28 @@ impl Loop {
             watchdog::look(&self.control, &self.present, &broken, now).await?;
             self.watch = now.plus(WATCH_EVERY);
         }
+        if now >= self.look_at_dags {
+            self.look_at_dags = self.fire_due(now).await?;
+        }
+        let next = self.look_at_dags.min(self.look_at_files).min(self.watch);
+        Ok(next.since((self.settings.now)()))
+    }
+
+    /// Moves on every schedule that is due; answers when to look again.
+    async fn fire_due(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
         let mut more = false;
         for row in self.control.store().due_dags(now, DAGS_MAX).await? {
             more |= self.fire(&row, now).await?;
         }
         if more {
-            return Ok(Duration::ZERO);
+            return Ok(now);
         }
-        let next = self.control.store().next_fire().await?;
-        let until_next = next.map_or(self.settings.poll_every, |at| at.since((self.settings.now)()));
-        Ok(until_next.min(self.settings.poll_every).min(FILES_EVERY))
+        let poll = now.plus(self.settings.poll_every);
+        Ok(self.control.store().next_fire().await?.map_or(poll, |at| at.min(poll)))
     }
 
-    async fn take_up_files(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    /// True if anything about DAGs has changed.
+    async fn take_up_files(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         let Reloaded { changed, lost, broken, mended } = self.files.reload();
         let store = self.control.store().clone();
         let mut events = Vec::new();
@@ -179,6 +192,7 @@ impl Loop {
         if !events.is_empty() {
             store.raise(&events, now).await?;
         }
+        let any = !changed.is_empty() || !lost.is_empty();
         for file in changed {
             if store.put_dag(&file.dag, &file.source, now).await? {
                 tracing::info!(dag = %file.dag.id, "the DAG is taken up");
@@ -195,7 +209,7 @@ impl Loop {
         let mut health = self.handle.health.lock().expect("nothing panics while the health is held");
         health.dags = self.present.len();
         health.import_errors = self.files.problems().map(ToString::to_string).collect();
-        Ok(())
+        Ok(any)
     }
 
     /// The DAG as its row says: another scheduler may have taken up a newer file than this one has.

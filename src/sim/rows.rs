@@ -48,7 +48,7 @@ pub(super) fn expand(tasks: &mut [Instances], decision: &Decision) {
 /// and one after a clear that left nothing takes it away.
 pub(super) fn keep_lists(rows: &mut RestoredRun, decision: &Decision) {
     let succeeded = |change: &&Change| {
-        let outcome = change.via.first().copied().unwrap_or(change.to.state);
+        let (outcome, _) = change.first_move();
         let marked = decision.revoked.contains(&(change.ti, change.from_fence));
         change.from == TaskState::Running && outcome == TaskState::Success && !marked
     };

@@ -114,6 +114,7 @@ impl Commit {
                 from_fence: change.from_fence.0,
                 to: &change.to,
                 via: &change.via,
+                ended: change.first_move(),
                 reason: change.reason.to_string(),
             };
             commit.moves.push(&step, version, now);
@@ -244,7 +245,7 @@ fn outputs(dag: &Dag, decision: &Decision, version: i64) -> Vec<Value> {
         row(*ti, outputs);
     }
     for change in decision.changes.iter().filter(|change| change.to.generation > 0) {
-        let outcome = change.via.first().copied().unwrap_or(change.to.state);
+        let (outcome, _) = change.first_move();
         let succeeded = change.from == TaskState::Running && outcome == TaskState::Success;
         // A person who marks a running attempt takes it away and says nothing of what was left before.
         let marked = decision.revoked.contains(&(change.ti, change.from_fence));

@@ -9,7 +9,6 @@
 
 pub mod bench;
 mod chunked;
-mod claim;
 mod commit;
 mod counts;
 mod dags;
@@ -28,12 +27,12 @@ mod runs;
 mod sessions;
 mod sqlite;
 
-pub use claim::Claimed;
 pub use dags::{Backfill, DagRow, Firing, SkippedInstants};
 pub use error::{ErrorClass, StoreError};
 pub use history::{JournalLine, Try, TryEnd};
 pub use outbox::{Delivery, Letter, LetterState};
 pub use problems::{NumberedProblem, ProblemFilter};
+pub use prune::OldRun;
 pub use room::{Room, RoomAsked, Wanted};
 pub use runs::{Created, InstanceRow, RunFilter, RunSummary};
 pub use sessions::{Orphan, Session};

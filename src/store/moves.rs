@@ -1,10 +1,10 @@
 //! The rows that one move of a task instance writes: the instance under its guard, the attempt it opens or
-//! closes, the line of the journal. Commit and claim both write through here and nothing else does.
+//! closes, the line of the journal. Nothing else writes them.
 
 use std::sync::LazyLock;
 
 use crate::core::ids::Timestamp;
-use crate::core::run::TaskInstance;
+use crate::core::run::{Reason, TaskInstance};
 use crate::core::state::TaskState;
 
 use super::chunked::Chunked;
@@ -59,6 +59,8 @@ pub(super) struct Move<'a> {
     pub(super) from_fence: i64,
     pub(super) to: &'a TaskInstance,
     pub(super) via: &'a [TaskState],
+    /// How an attempt that it closes ended, and why.
+    pub(super) ended: (TaskState, &'a Reason),
     pub(super) reason: String,
 }
 
@@ -111,7 +113,7 @@ impl Moves {
         ]);
         let claimed_again = to.fence.0 != step.from_fence;
         if step.from == TaskState::Running && (to.state != TaskState::Running || claimed_again) {
-            let outcome = step.via.first().copied().unwrap_or(to.state);
+            let (outcome, why) = step.ended;
             self.closed_count += 1;
             self.closed.extend([
                 step.task_id.into(),
@@ -119,7 +121,7 @@ impl Moves {
                 step.from_fence.into(),
                 now.0.into(),
                 outcome.as_str().into(),
-                step.reason.as_str().into(),
+                why.to_string().into(),
             ]);
         }
         if to.state == TaskState::Running && claimed_again {

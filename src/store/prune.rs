@@ -1,19 +1,23 @@
 //! Retention: runs that ended long ago go, with everything that belongs to them, a few at a time so that nobody
 //! waits for it. It must not touch a run that is not final.
 
-use crate::core::ids::Timestamp;
+use crate::core::ids::{RunKey, Timestamp};
 
 use super::Store;
-use super::db::{BoxFuture, Tx, Value, Write};
+use super::db::{BoxFuture, Row, Tx, Value, Write};
 use super::error::StoreError;
+use super::runs::run_key;
 
 /// Runs that one transaction deletes.
 const BATCH: i64 = 50;
 
-const OLD: &str = "SELECT run_no FROM dag_run WHERE state IN ('success', 'failed', 'cancelled') \
-     AND ended_at_us < $1 ORDER BY run_no LIMIT $2";
+const OLD: &str = "SELECT run_no, dag_id, run_id FROM dag_run \
+     WHERE state IN ('success', 'failed', 'cancelled') AND ended_at_us < $1 ORDER BY ended_at_us LIMIT $2";
 const COUNT_OLD: &str = "SELECT COUNT(*) FROM dag_run WHERE state IN ('success', 'failed', 'cancelled') \
      AND ended_at_us < $1";
+/// It may have been cleared meanwhile.
+const STILL_OLD: &str = "SELECT 1 FROM dag_run WHERE run_no = $1 \
+     AND state IN ('success', 'failed', 'cancelled') AND ended_at_us < $2";
 /// What belongs to a run, before the run itself.
 const DELETIONS: &[&str] = &[
     "DELETE FROM journal WHERE run_no = $1",
@@ -37,23 +41,36 @@ const REST: &[&str] = &[
      (SELECT 1 FROM task_instance AS t WHERE t.session_id = worker_session.session_id)",
 ];
 
-struct PruneRuns {
+/// A run that ended long ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldRun {
+    /// Its name.
+    pub key: RunKey,
+    run_no: i64,
+}
+
+struct DeleteRuns {
+    runs: Vec<OldRun>,
     before: Timestamp,
 }
 
-impl Write for PruneRuns {
+impl Write for DeleteRuns {
     type Answer = u64;
 
     fn run<'a>(&'a self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let rows = tx.fetch_all(OLD, &[self.before.0.into(), BATCH.into()]).await?;
-            for row in &rows {
-                let run_no = [Value::from(row.int(0)?)];
+            let mut deleted = 0;
+            for run in &self.runs {
+                let run_no = [Value::from(run.run_no)];
+                if tx.fetch_all(STILL_OLD, &[run.run_no.into(), self.before.0.into()]).await?.is_empty() {
+                    continue;
+                }
                 for sql in DELETIONS {
                     tx.execute(sql, &run_no).await?;
                 }
+                deleted += 1;
             }
-            Ok(rows.len() as u64)
+            Ok(deleted)
         })
     }
 }
@@ -87,16 +104,30 @@ impl Store {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Deletes some of the runs that ended before `before`, with all that belongs to them; answers how many.
-    /// Call it until it answers 0: then what only they needed is gone too.
+    /// Some of the runs that ended before `before`, those that ended first.
+    ///
+    /// # Errors
+    /// Of the surroundings, and corrupt rows.
+    pub async fn old_runs(&self, before: Timestamp) -> Result<Vec<OldRun>, StoreError> {
+        let rows = self.read(OLD, &[before.0.into(), BATCH.into()]).await?;
+        let old = |row: &Row| Ok(OldRun { key: run_key(row, 1, 2)?, run_no: row.int(0)? });
+        rows.iter().map(old).collect()
+    }
+
+    /// Deletes those of `runs` that still are final and ended before `before`, with all that belongs to them here;
+    /// answers how many.
     ///
     /// # Errors
     /// Of the surroundings only.
-    pub async fn prune(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let pruned = self.write(PruneRuns { before }).await?;
-        if pruned == 0 {
-            self.write(PruneRest { before }).await?;
-        }
-        Ok(pruned)
+    pub async fn delete_runs(&self, runs: Vec<OldRun>, before: Timestamp) -> Result<u64, StoreError> {
+        self.write(DeleteRuns { runs, before }).await
+    }
+
+    /// Deletes what only runs needed that are gone, and what else was over before `before`.
+    ///
+    /// # Errors
+    /// Of the surroundings only.
+    pub async fn delete_rest(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.write(PruneRest { before }).await
     }
 }

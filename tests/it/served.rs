@@ -104,6 +104,24 @@ fn commands_find_the_server_of_their_home_and_ask_it() {
 }
 
 #[test]
+fn a_server_prunes_for_those_who_ask_it() {
+    let folder = folder(SALES);
+    let folder = folder.path();
+    let (_server, _) = serve(folder, &[]);
+    ok(&trigger(folder, &["dags", "trigger", "sales", "--wait", "--run-id", "old"]));
+    let log = folder.join("home/logs/sales/old");
+    assert!(log.exists());
+    let prune = ["--output", "json", "db", "prune", "--before"];
+    let count = |args: &[&str]| json(&run(folder, &[&prune[..], args].concat()))["runs"].clone();
+    assert_eq!(count(&["2001-01-01"]), 0);
+    assert_eq!(count(&["2999-01-01", "--dry-run"]), 1);
+    assert!(log.exists());
+    assert_eq!(count(&["2999-01-01"]), 1);
+    assert!(!log.exists());
+    assert_eq!(json(&run(folder, &["--output", "json", "runs", "list"])), serde_json::json!([]));
+}
+
+#[test]
 fn a_server_file_that_was_left_behind_misleads_nobody() {
     let folder = folder(SALES);
     let folder = folder.path();

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-mod claims;
 mod guards;
 pub(crate) mod home;
+mod leases;
 mod prune;
 mod rows;
 mod schedules;
@@ -64,6 +64,8 @@ on_both! {
     guards::of_many_writers_of_one_version_one_wins,
     guards::a_failing_commit_does_not_harm_its_neighbours,
     guards::a_transaction_that_was_not_finished_leaves_nothing,
+    leases::a_lease_that_ran_out_or_was_closed_is_not_renewed,
+    leases::what_a_dead_session_holds_is_found,
     prune::only_runs_that_ended_before_are_pruned,
     steps::a_cancelled_placeholder_that_is_cleared_gives_way_to_its_list,
     steps::marking_a_repeated_attempt_keeps_what_the_first_one_left,
@@ -73,9 +75,4 @@ on_both! {
     schedules::runs_start_in_order_within_the_limit_and_backfills_last,
     schedules::a_run_is_found_by_its_time_and_by_what_waits_for_a_worker,
     schedules::the_run_before_is_the_one_with_the_date_before,
-    claims::eight_claimers_never_get_one_instance_twice,
-    claims::a_claim_is_seen_by_the_run_as_a_new_version,
-    claims::a_session_that_is_not_live_gets_nothing,
-    claims::what_a_dead_session_holds_is_found,
-    claims::a_claim_takes_only_its_queues_and_the_highest_priority_first,
 }

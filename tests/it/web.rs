@@ -18,6 +18,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("Read", "GET", "/api/v1/health"),
     ("Read", "GET", "/api/v1/workers"),
     ("Read", "GET", "/api/v1/importErrors"),
+    ("Operate", "POST", "/api/v1/prune"),
     ("Read", "GET", "/api/v1/dags"),
     ("Read", "GET", "/api/v1/dags/{dag_id}"),
     ("Operate", "PATCH", "/api/v1/dags/{dag_id}"),

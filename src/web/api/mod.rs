@@ -15,6 +15,7 @@ use crate::core::ids::{DagId, RunId, RunKey};
 mod dag_runs;
 mod dags;
 mod health;
+mod retention;
 mod task_instances;
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -28,6 +29,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .on(Read, GET, "/api/v1/health", health::health)
         .on(Read, GET, "/api/v1/workers", health::workers)
         .on(Read, GET, "/api/v1/importErrors", health::import_errors)
+        .on(Operate, POST, "/api/v1/prune", retention::prune)
         .on(Read, GET, "/api/v1/dags", dags::list)
         .on(Read, GET, "/api/v1/dags/{dag_id}", dags::get)
         .on(Operate, PATCH, "/api/v1/dags/{dag_id}", dags::patch)

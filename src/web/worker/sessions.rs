@@ -174,8 +174,8 @@ pub(super) async fn beat(api: &Shared, id: &SessionId, held: Vec<ClaimName>) -> 
             out.open.retain(|_, claim| !missing.contains_key(claim));
         }
         for (claim, orphan) in missing {
-            tracing::warn!(session = %id, run = claim.run_id, task = claim.task_id, "a hand-out was lost");
-            api.control.lost(orphan).await;
+            tracing::warn!(session = %id, run = claim.run_id, task = claim.task_id, "a hand-out was lost on the way");
+            api.control.undelivered(orphan).await;
         }
     }
     Ok(Beaten { stands: true, void })

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use mainspring::core::dag::{Dag, DagSettings, Expand, Task};
-use mainspring::core::ids::{
-    DagHash, DagId, Fence, PoolName, QueueName, RunId, RunKey, SessionId, TaskId, Timestamp,
-};
+use mainspring::core::ids::{DagHash, DagId, Fence, PoolName, RunId, RunKey, SessionId, TaskId, Timestamp};
 use mainspring::core::run::{
     Change, Decision, Instances, Reason, Run, RunBirth, RunChange, RunType, TaskInstance, TiRef, UNMAPPED,
 };
@@ -82,12 +80,6 @@ pub(crate) fn in_pool(mut task: Task, pool: &str, slots: u32) -> Task {
     task
 }
 
-pub(crate) fn on_queue(mut task: Task, queue: &str, weight: i32) -> Task {
-    task.queue = QueueName::parse(queue).unwrap();
-    task.priority_weight = weight;
-    task
-}
-
 pub(crate) fn dag(id: &str, hash: &str, tasks: Vec<Task>) -> Dag {
     let id = DagId::parse(id).unwrap();
     Dag::new(id, DagHash(hash.into()), DagSettings::default(), tasks, Vec::new()).unwrap()
@@ -150,7 +142,8 @@ impl Driven {
             to.session = Some(session("local"));
             to.started_at = Some(self.now);
         }
-        Change { ti, from: from.state, from_fence: from.fence, to, via: via.to_vec(), reason }
+        let first_reason = (!via.is_empty()).then(|| reason.clone());
+        Change { ti, from: from.state, from_fence: from.fence, to, via: via.to_vec(), first_reason, reason }
     }
 
     pub(crate) fn moving(&self, tis: &[TiRef], state: TaskState) -> Decision {
