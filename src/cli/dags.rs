@@ -65,7 +65,7 @@ pub(super) fn run(command: &Dags, globals: &Globals) -> Result<(), CliError> {
             });
             Ok(())
         }
-        Dags::Next(args) => next::run(args, &find(&args.dag, globals)?, globals),
+        Dags::Next(args) => block_on(next::run(args, &find(&args.dag, globals)?, globals)),
         Dags::Pause(which) => block_on(change::pause(which, globals, true)),
         Dags::Unpause(which) => block_on(change::pause(which, globals, false)),
         Dags::Trigger(args) => block_on(change::trigger(args, globals)),

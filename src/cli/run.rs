@@ -246,6 +246,7 @@ pub(super) async fn test_task(
         fence: Fence(1),
         try_number: 1,
         outputs: control::SharedOutputs::default(),
+        triggers: "".into(),
     };
     let log = worker::log_path(&settings.logs, &assignment.birth.key, &task_id, UNMAPPED, Fence(1));
     let outcome = worker::once(settings, &assignment).await;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{CliError, Globals, Output, change, home, print_json, print_line, table};
+use crate::control;
 use crate::core::ids::{DagId, RunId, RunKey, TaskId, Timestamp};
 use crate::core::state::{RunState, TaskState};
 use crate::store::{InstanceRow, RunFilter, RunSummary, Store};
@@ -136,6 +137,9 @@ pub(super) struct RunReport {
     data_interval_start: String,
     data_interval_end: String,
     duration_ms: Option<i64>,
+    /// The events that started it, under the names that templates use.
+    #[serde(flatten)]
+    triggers: Map<String, Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tasks: Vec<TaskReport>,
 }
@@ -163,6 +167,7 @@ impl RunReport {
             data_interval_start: run.birth.data_interval_start.to_string(),
             data_interval_end: run.birth.data_interval_end.to_string(),
             duration_ms: span_ms(run.started_at, run.ended_at),
+            triggers: Map::new(),
             tasks,
         }
     }
@@ -214,7 +219,8 @@ pub(super) async fn report(store: &Store, key: &RunKey) -> Result<RunReport, Cli
             }
         })
         .collect();
-    Ok(RunReport::of(&run, tasks))
+    let triggers = control::triggers(&store.events_of(key).await?);
+    Ok(RunReport { triggers, ..RunReport::of(&run, tasks) })
 }
 
 /// The report for people: a table of tasks, what they printed for people to see, and one closing line.
@@ -241,12 +247,40 @@ pub(super) fn summary(report: &RunReport) -> String {
     }
     let took = report.duration_ms.map_or_else(String::new, |ms| format!(" in {}", table::span(ms * 1000)));
     format!(
-        "{}\n{shown}\n{} {}: {}{took}\n",
+        "{}\n{shown}\n{}{} {}: {}{took}\n",
         table::text(&lines),
+        started_by(&report.triggers),
         report.dag_id,
         report.run_id,
         report.state_for_people()
     )
+}
+
+/// The events that started a run, a line for each asset with the newest, and one for what was received.
+fn started_by(triggers: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    let assets = triggers.get("triggering_asset_events").and_then(Value::as_object);
+    for (asset, events) in assets.into_iter().flatten() {
+        let all = events.as_array().map_or(&[][..], Vec::as_slice);
+        let Some(newest) = all.last() else { continue };
+        let word = |name: &str| newest.get(name).and_then(Value::as_str).unwrap_or_default();
+        let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
+        text.push_str(&format!(
+            "started by `{asset}`: task `{}` of {} {} at {}{more}\n",
+            word("source_task_id"),
+            word("source_dag_id"),
+            word("source_run_id"),
+            word("timestamp")
+        ));
+    }
+    let received = triggers.get("triggering_events").and_then(Value::as_array).map_or(0, Vec::len);
+    if received > 0 {
+        text.push_str(&format!(
+            "started by {received} received event{}\n",
+            if received == 1 { "" } else { "s" }
+        ));
+    }
+    text
 }
 
 /// A query's rows as a table.

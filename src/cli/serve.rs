@@ -34,8 +34,21 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
         store.set_pool(&pool, slots).await?;
     }
     let poll_every = if store.is_shared() { POLL_SHARED } else { POLL_OWN };
-    let settings =
-        control::Settings { now: engine::now, scope: Scope::All, poll_every, tries_max: None, watch: None };
+    let scheduler = Scheduler::default();
+    let woken = scheduler.clone();
+    // New data may make a run due.
+    let watch: control::Watch = Box::new(move |_dag, _run, decision, _at| {
+        if !decision.published.is_empty() {
+            woken.wake();
+        }
+    });
+    let settings = control::Settings {
+        now: engine::now,
+        scope: Scope::All,
+        poll_every,
+        tries_max: None,
+        watch: Some(watch),
+    };
     let (control, driver) = control::start(store.clone(), settings);
     let local = if args.no_worker {
         None
@@ -49,7 +62,6 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
         Some(local::start(&control, worker, globals.config.slots).await?)
     };
     let stop = CancellationToken::new();
-    let scheduler = Scheduler::default();
     let settings = scheduler::Settings { now: engine::now, poll_every, folder: globals.config.dags.clone() };
     let scheduling = tokio::spawn(scheduler.clone().run(control.clone(), settings, stop.clone()));
     let routes = std::sync::Arc::new(super::alerts::routes(&globals)?);

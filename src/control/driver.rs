@@ -120,7 +120,7 @@ impl Driver {
             Order::Adopt { run, dag } => {
                 let key = run.birth.key.clone();
                 if !self.runs.contains_key(&key) {
-                    let value = Value::new(*run, dag, BTreeMap::new());
+                    let value = Value::new(*run, dag);
                     self.runs.insert(key.clone(), Entry::new(Some(value)));
                 }
                 self.post(key, Posted::tick());

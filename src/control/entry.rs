@@ -61,16 +61,19 @@ pub(super) struct Value {
     pub(super) birth: Arc<RunBirth>,
     pub(super) run: Run,
     pub(super) outputs: SharedOutputs,
+    triggers: Arc<str>,
 }
 
 impl Value {
-    pub(super) fn new(run: Run, dag: Arc<Dag>, outputs: BTreeMap<TiRef, Arc<str>>) -> Self {
-        let birth = Arc::new(run.birth.clone());
-        Self { dag, birth, run, outputs: Arc::new(Mutex::new(outputs)) }
+    /// A run that has just been created, by hand.
+    pub(super) fn new(run: Run, dag: Arc<Dag>) -> Self {
+        Self::of(Loaded { run, dag, outputs: BTreeMap::new(), triggers: "".into() })
     }
 
     pub(super) fn of(loaded: Loaded) -> Self {
-        Self::new(loaded.run, loaded.dag, loaded.outputs)
+        let Loaded { run, dag, outputs, triggers } = loaded;
+        let birth = Arc::new(run.birth.clone());
+        Self { dag, birth, run, outputs: Arc::new(Mutex::new(outputs)), triggers }
     }
 
     /// What its worker must know of a claim.
@@ -82,6 +85,7 @@ impl Value {
             fence: claim.fence,
             try_number: claim.try_number,
             outputs: self.outputs.clone(),
+            triggers: self.triggers.clone(),
         }
     }
 

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::core::dag::Dag;
 use crate::core::ids::{DagHash, RunKey};
-use crate::core::run::{Run, TiRef};
+use crate::core::run::{Run, RunType, TiRef};
 use crate::dagbag;
 use crate::store::{Store, StoreError};
+
+use super::triggers::as_text;
 
 /// Versions kept although no run in memory needs them.
 const IDLE_VERSIONS_MAX: usize = 256;
@@ -24,6 +26,8 @@ pub struct Loaded {
     pub dag: Arc<Dag>,
     /// What its attempts left, as JSON text.
     pub outputs: BTreeMap<TiRef, Arc<str>>,
+    /// The events that started it, as [`triggers`](super::triggers()) says them; JSON text or nothing.
+    pub triggers: Arc<str>,
 }
 
 impl Dags {
@@ -72,5 +76,7 @@ pub async fn load(store: &Store, dags: &Dags, key: &RunKey) -> Result<Option<Loa
             outputs.insert(TiRef { task, map_index }, json.into());
         }
     }
-    Ok(Some(Loaded { run, dag, outputs }))
+    let by_news = summary.birth.run_type == RunType::Scheduled && dag.settings.schedule.follows_news();
+    let triggers = if by_news { as_text(&store.events_of(key).await?) } else { "".into() };
+    Ok(Some(Loaded { run, dag, outputs, triggers }))
 }

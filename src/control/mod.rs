@@ -31,8 +31,10 @@ mod load;
 mod logs;
 mod patience;
 mod poll;
+pub mod receive;
 mod retention;
 mod room;
+mod triggers;
 mod waits;
 pub mod wire;
 mod workers;
@@ -40,6 +42,7 @@ mod workers;
 pub use load::{Dags, Loaded, load};
 pub use logs::{LOG_BYTES_MAX, log_folder, log_path, put_piece, read_piece};
 pub use retention::prune;
+pub use triggers::triggers;
 pub use waits::{Waits, waits};
 
 /// Orders that may wait.
@@ -63,6 +66,8 @@ pub struct Assignment {
     pub try_number: u32,
     /// What others left.
     pub outputs: SharedOutputs,
+    /// The events that started the run, as [`triggers`] says them; JSON text or nothing.
+    pub triggers: Arc<str>,
 }
 
 /// Work for a worker.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::{Assignment, SharedOutputs};
-use crate::core::dag::Dag;
+use crate::core::dag::{Dag, Task};
 use crate::core::ids::{DagHash, DagId, Fence, RunId, RunKey, TaskId, Timestamp};
 use crate::core::run::{Outcome, Outputs, RunBirth, RunType, Severity, TiRef};
 
@@ -202,6 +202,9 @@ pub struct Begin {
     pub queued_at_us: i64,
     /// What the direct upstreams left: place of the task, place in its list, JSON text.
     pub outputs: Vec<(usize, i32, String)>,
+    /// The events that started the run, if the task speaks of them: a JSON object as text, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub triggers: String,
 }
 
 /// A piece of an attempt's log.
@@ -361,7 +364,7 @@ impl Begin {
     /// If another holder of the run's outputs has panicked.
     #[must_use]
     pub fn of(assignment: &Assignment, ticket: Ticket) -> Self {
-        let Assignment { dag, birth, ti, try_number, outputs, .. } = assignment;
+        let Assignment { dag, birth, ti, try_number, outputs, triggers, .. } = assignment;
         let outputs = outputs.lock().expect("no holder of the outputs panics");
         let left_by = |&task: &usize| {
             outputs.range(TiRef { task, map_index: i32::MIN }..=TiRef { task, map_index: i32::MAX })
@@ -378,6 +381,7 @@ impl Begin {
             params: birth.params.to_string(),
             queued_at_us: birth.queued_at.0,
             outputs: needed.map(|(ti, json)| (ti.task, ti.map_index, json.to_string())).collect(),
+            triggers: if names_triggers(dag.task(ti.task)) { triggers.to_string() } else { String::new() },
         }
     }
 
@@ -413,8 +417,16 @@ impl Begin {
             fence: Fence(self.ticket.claim.fence),
             try_number: self.try_number,
             outputs,
+            triggers: self.triggers.as_str().into(),
         })
     }
+}
+
+/// Whether a template of the task can ask for the events that started the run. They may be many: who does not
+/// ask is spared them.
+fn names_triggers(task: &Task) -> bool {
+    let texts = [&task.spec, &task.extra].into_iter().chain(&task.when);
+    texts.into_iter().any(|text| text.contains("triggering_"))
 }
 
 #[cfg(test)]

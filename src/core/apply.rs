@@ -107,6 +107,9 @@ impl Step<'_> {
         if *outputs != Outputs::default() {
             self.decision.outputs.push((ti, outputs.clone()));
         }
+        if !self.dag.task(ti.task).outlets.is_empty() {
+            self.decision.published.push(ti);
+        }
         self.shift(ti, TaskInput::Succeeded, Reason::Succeeded, |_| {});
     }
 

@@ -274,6 +274,8 @@ pub struct Decision {
     pub expanded: Vec<(TaskIx, u32)>,
     /// What accepted attempts left.
     pub outputs: Vec<(TiRef, Outputs)>,
+    /// Accepted successes of tasks that write assets: each is news of everything among its `outlets`.
+    pub published: Vec<TiRef>,
     /// What workers start after the commit. Each has its [`Change`] to `running`.
     pub claims: Vec<Claim>,
     /// Attempts to be killed: their fence is void.

@@ -39,7 +39,7 @@ mod wall;
 
 pub use cron::{BadCron, CronText, PRESETS};
 pub use due::{CATCHUP_CAP, Due, SKIPPED_COUNTED_MAX, SkipReason, Skipped};
-pub use news::{AssetCondition, AssetDue, AssetEvent, Batch, Batches, Batching};
+pub use news::{AssetCondition, AssetDue, AssetEvent, Batch, Batches, Batching, EventsDue};
 use wall::Wall;
 
 /// Where `every` begins to count if there is no `start_date`: Monday, 1970-01-05T00:00:00Z.
@@ -283,6 +283,16 @@ impl Schedule {
     pub fn local(&self, at: Timestamp) -> Option<String> {
         let local = at.to_utc()?.with_timezone(&self.timezone);
         Some(local.format("%Y-%m-%d %H:%M:%S %Z").to_string())
+    }
+
+    /// Whether it has instants of its own.
+    #[must_use]
+    pub fn has_clock(&self) -> bool {
+        match &self.when {
+            When::Cron(_) | When::Once | When::Every(_) => true,
+            When::Assets { cron, .. } => !cron.is_empty(),
+            When::ByHand | When::Event { .. } => false,
+        }
     }
 
     fn wall(&self) -> Wall {

@@ -19,6 +19,9 @@ use crate::core::timetable::{
 };
 use crate::tasks::units::Moment;
 
+/// Characters of an event's name.
+const EVENT_NAME_MAX: usize = 128;
+const EVENT_NAME: &str = "1 to 128 letters, digits, `_`, `-` or `.`";
 /// A pace faster than this is no schedule.
 const EVERY_MIN: Duration = Duration::from_millis(100);
 /// `catchup: true` from before this needs a bound: somebody mistyped a year.
@@ -154,7 +157,8 @@ fn read_when(keys: &DagKeys, root: &Node, problems: &mut Vec<Problem>) -> When {
         }
         Some(ScheduleKey::Assets(keys)) => {
             let condition = condition(&keys.assets);
-            if condition.assets().is_empty() {
+            let assets = condition.assets();
+            if assets.is_empty() || assets.iter().any(|name| name.trim().is_empty()) {
                 let problem = Problem::at(node.along(["assets"]).place, "`schedule.assets` names no asset");
                 problems.push(problem.expected("at least one name"));
             }
@@ -166,11 +170,24 @@ fn read_when(keys: &DagKeys, root: &Node, problems: &mut Vec<Problem>) -> When {
             };
             When::Assets { condition, cron: read_crons("schedule.cron", &pairs, problems) }
         }
-        Some(ScheduleKey::Event(event)) => When::Event {
-            name: Arc::from(event.event.as_str()),
-            batching: Batching { wait_max: event.max_wait.0, max: event.max_batch },
-        },
+        Some(ScheduleKey::Event(event)) => {
+            if !is_event_name(&event.event) {
+                let what = format!("`schedule.event` is `{}`", event.event);
+                let problem = Problem::at(node.along(["event"]).place, what);
+                problems.push(problem.expected(EVENT_NAME));
+            }
+            When::Event {
+                name: Arc::from(event.event.as_str()),
+                batching: Batching { wait_max: event.max_wait.0, max: event.max_batch },
+            }
+        }
     }
+}
+
+/// The name is part of the address that events are sent to.
+fn is_event_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !name.is_empty() && name.len() <= EVENT_NAME_MAX && name.chars().all(fits)
 }
 
 fn condition(keys: &AssetsCondition) -> AssetCondition {

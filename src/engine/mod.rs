@@ -7,6 +7,7 @@ use crate::core::ids::Timestamp;
 pub mod courier;
 pub mod files;
 pub mod lease;
+mod news;
 pub mod retention;
 pub mod scheduler;
 pub mod watchdog;

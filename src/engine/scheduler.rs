@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::files::{DagFiles, Reloaded};
-use super::watchdog;
+use super::{news, watchdog};
 use crate::control::Control;
 use crate::core::alert::{AlertEvent, Trouble};
 use crate::core::dag::Overlap;
@@ -22,7 +22,7 @@ use crate::dagbag::{self, DagFile};
 use crate::store::{DagRow, Firing, SkippedInstants, StoreError};
 
 /// Runs that one write creates.
-const FIRES_MAX: usize = 100;
+pub(super) const FIRES_MAX: usize = 100;
 /// DAGs that one look brings.
 const DAGS_MAX: u32 = 200;
 /// How often the folder of DAG files is looked at.
@@ -31,6 +31,8 @@ const FILES_EVERY: Duration = Duration::from_secs(2);
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// A loop that is late by this much says so.
 const LAG_MAX: Duration = Duration::from_secs(5);
+/// How soon events are looked at again that wait because a run is not to be created beside another.
+const OVERLAP_AGAIN: Duration = Duration::from_secs(1);
 /// A schedule that is late by this much is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
@@ -90,7 +92,7 @@ impl Scheduler {
         self.health.lock().expect("nothing panics while the health is held").clone()
     }
 
-    /// Has it look at once: a DAG was let go on.
+    /// Has it look at once: a DAG was let go on, or an event came.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
@@ -241,14 +243,12 @@ impl Loop {
         if self.gives_up(&file, now).await? {
             return Ok(false);
         }
-        let due = file.schedule().due(row.cursor, row.first_seen, now, FIRES_MAX);
-        let mut firing = Firing {
-            births: due.fires.iter().map(|fire| birth(&file, fire, now)).collect(),
-            skipped: due.skipped.iter().map(skipped_row).collect(),
-            cursor: due.cursor,
-            next_fire: due.next,
+        let mut firing = if file.schedule().follows_news() {
+            news::firing(self.control.store(), row, &file, now).await?
+        } else {
+            by_the_clock(row, &file, now)
         };
-        self.overlap(&file, &mut firing).await?;
+        self.overlap(&file, &mut firing, now).await?;
         match self.control.store().fire(row, &file.dag, &firing, now).await {
             Ok(created) => {
                 for birth in created {
@@ -259,7 +259,7 @@ impl Loop {
                     let trouble = Trouble::ScheduleStalled { dag_id: row.dag_id.clone() };
                     self.control.store().raise(&[AlertEvent::Over { trouble }], now).await?;
                 }
-                Ok(due.next.is_some_and(|next| next <= now))
+                Ok(firing.next_fire.is_some_and(|next| next <= now))
             }
             // Another scheduler was faster, or the file was changed: the next look tells.
             Err(StoreError::Conflict(_)) => Ok(false),
@@ -279,8 +279,9 @@ impl Loop {
         Ok(true)
     }
 
-    /// `overlap: skip` creates no run beside an unfinished one, `replace` ends the unfinished ones.
-    async fn overlap(&self, file: &DagFile, firing: &mut Firing) -> Result<(), StoreError> {
+    /// `overlap: skip` creates no run beside an unfinished one, `replace` ends the unfinished ones. Events of a run
+    /// that is left out wait for the next one.
+    async fn overlap(&self, file: &DagFile, firing: &mut Firing, now: Timestamp) -> Result<(), StoreError> {
         let settings = &file.dag.settings;
         if settings.overlap == Overlap::Queue || firing.births.is_empty() {
             return Ok(());
@@ -291,6 +292,10 @@ impl Loop {
             Overlap::Skip => {
                 let room = (settings.max_active_runs as usize).saturating_sub(runs.len());
                 for left_out in firing.births.split_off(room.min(firing.births.len())) {
+                    if firing.events.remove(&left_out.key.run_id).is_some() && !file.schedule().has_clock() {
+                        firing.next_fire = Some(now.plus(OVERLAP_AGAIN));
+                        continue;
+                    }
                     firing.skipped.push(SkippedInstants {
                         from: left_out.logical_date,
                         to: left_out.logical_date,
@@ -327,6 +332,17 @@ impl Loop {
     }
 }
 
+fn by_the_clock(row: &DagRow, file: &DagFile, now: Timestamp) -> Firing {
+    let due = file.schedule().due(row.cursor, row.first_seen, now, FIRES_MAX);
+    Firing {
+        births: due.fires.iter().map(|fire| birth(file, fire, now)).collect(),
+        skipped: due.skipped.iter().map(skipped_row).collect(),
+        cursor: due.cursor,
+        next_fire: due.next,
+        ..Firing::default()
+    }
+}
+
 fn skipped_row(skipped: &Skipped) -> SkippedInstants {
     SkippedInstants {
         from: skipped.from,
@@ -336,7 +352,7 @@ fn skipped_row(skipped: &Skipped) -> SkippedInstants {
     }
 }
 
-fn birth(file: &DagFile, fire: &Fire, now: Timestamp) -> RunBirth {
+pub(super) fn birth(file: &DagFile, fire: &Fire, now: Timestamp) -> RunBirth {
     let params = file.resolve_params(&serde_json::Map::new()).unwrap_or_default();
     let run_id = RunId::parse(&format!("scheduled__{}", fire.logical_date)).expect("a time makes a valid id");
     RunBirth {

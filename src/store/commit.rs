@@ -12,6 +12,7 @@ use super::Store;
 use super::chunked::Chunked;
 use super::db::{BoxFuture, Tx, Value, Write};
 use super::error::StoreError;
+use super::events::Published;
 use super::moves::{Line, Move, Moves};
 use super::problems::Sights;
 
@@ -72,6 +73,7 @@ struct Commit {
     /// Whether what other runs use is counted.
     counted: bool,
     sights: Sights,
+    published: Published,
     now: Timestamp,
 }
 
@@ -91,6 +93,7 @@ impl Commit {
             next_due: decision.next_due,
             counted: true,
             sights: Sights::of(dag, key, decision),
+            published: Published::of(dag, decision),
             now,
         };
         for &(ix, length) in decision.expanded.iter().filter(|&&(_, length)| length > 0) {
@@ -221,6 +224,7 @@ impl Commit {
             self.admit(tx).await?;
         }
         self.sights.write(tx, self.now).await?;
+        self.published.write(tx, &self.key, self.now).await?;
         Ok(self.expected_version + 1)
     }
 }

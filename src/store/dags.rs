@@ -1,13 +1,17 @@
 //! DAGs as their files last said, how far their schedules have come, and what a schedule creates.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use crate::core::dag::Dag;
-use crate::core::ids::{DagHash, DagId, Timestamp};
+use crate::core::ids::{DagHash, DagId, RunId, Timestamp};
 use crate::core::run::RunBirth;
 
 use super::Store;
 use super::db::{BoxFuture, Row, Statement, Tx, Value, Write};
 use super::error::StoreError;
-use super::runs::{CreateRun, PUT_DAG_VERSION, number, parsed, time_or_null};
+use super::events::{self, EventKind};
+use super::runs::{CreateRun, PUT_DAG_VERSION, Written, number, parsed, time_or_null};
 
 macro_rules! select_dags {
     ($rest:literal) => {
@@ -19,8 +23,11 @@ macro_rules! select_dags {
 }
 const DAGS: &str = select_dags!("ORDER BY dag_id");
 const DAG: &str = select_dags!("WHERE dag_id = $1");
+/// Their time has come, or there is an event that their schedules were not asked with.
 const DUE_DAGS: &str = select_dags!(
-    "WHERE present AND NOT paused AND next_fire_us <= $1 ORDER BY next_fire_us, dag_id LIMIT $2"
+    "WHERE present AND NOT paused AND (next_fire_us <= $1 \
+         OR dag_id IN (SELECT dag_id FROM bell WHERE rings <> heard)) \
+     ORDER BY COALESCE(next_fire_us, $1), dag_id LIMIT $2"
 );
 /// A DAG that has changed is due at once: its next fire must be found anew.
 const PUT_DAG: &str = "INSERT INTO dag (dag_id, version, dag_hash, max_active_runs, paused, present, \
@@ -81,10 +88,14 @@ pub struct SkippedInstants {
 }
 
 /// A schedule moves on: all of it or nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Firing {
     /// Runs to create. One that exists already is left as it is.
     pub births: Vec<RunBirth>,
+    /// The waiting events that each of them takes, by number. Events of a run that exists already wait on.
+    pub events: BTreeMap<RunId, Vec<i64>>,
+    /// The rings that the schedule was asked with, see [`Store::rings`]; `None` if it is to be asked again.
+    pub heard: Option<i64>,
     /// What is left out.
     pub skipped: Vec<SkippedInstants>,
     /// The last instant dealt with.
@@ -123,6 +134,8 @@ fn dag_row(row: &Row) -> Result<DagRow, StoreError> {
 struct PutDag {
     dag: Vec<Value>,
     version: Vec<Value>,
+    dag_id: String,
+    followed: Vec<(EventKind, Arc<str>)>,
 }
 
 impl Write for PutDag {
@@ -131,7 +144,11 @@ impl Write for PutDag {
     fn run<'a>(&'a self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
             tx.execute(PUT_DAG_VERSION, &self.version).await?;
-            Ok(tx.execute(PUT_DAG, &self.dag).await? == 1)
+            let is_news = tx.execute(PUT_DAG, &self.dag).await? == 1;
+            if is_news || !self.followed.is_empty() {
+                events::follow(tx, &self.dag_id, &self.followed).await?;
+            }
+            Ok(is_news)
         })
     }
 }
@@ -142,6 +159,8 @@ struct Fire {
     cursor: Value,
     next_fire: Value,
     runs: Vec<CreateRun>,
+    events: BTreeMap<RunId, Vec<i64>>,
+    heard: Option<i64>,
     skipped: Vec<Vec<Value>>,
 }
 
@@ -163,13 +182,24 @@ impl Write for Fire {
                 )));
             }
             let mut created = Vec::new();
+            let mut heard = self.heard;
             for run in &self.runs {
-                if run.write(tx).await?.is_none() {
-                    created.push(run.birth.clone());
+                let events = self.events.get(&run.birth.key.run_id);
+                match (run.write(tx).await?, events) {
+                    (Written::New(run_no), Some(events)) => {
+                        events::take(tx, self.dag_id.as_str(), run_no, events).await?;
+                        created.push(run.birth.clone());
+                    }
+                    (Written::New(_), None) => created.push(run.birth.clone()),
+                    (Written::InTheWay(_), Some(_)) => heard = None,
+                    (Written::InTheWay(_), None) => {}
                 }
             }
             for values in &self.skipped {
                 tx.execute(NOTE_SKIPPED, values).await?;
+            }
+            if let Some(rings) = heard {
+                events::hear(tx, self.dag_id.as_str(), rings).await?;
             }
             Ok(created)
         })
@@ -189,7 +219,7 @@ impl Write for CreateBackfill {
             tx.execute(INSERT_BACKFILL, &self.backfill).await?;
             let mut created = Vec::new();
             for run in &self.runs {
-                if run.write(tx).await?.is_none() {
+                if let Written::New(_) = run.write(tx).await? {
                     created.push(run.birth.clone());
                 }
             }
@@ -213,6 +243,8 @@ impl Store {
                 now.0.into(),
             ],
             version: vec![hash.into(), dag_id.into(), source.into()],
+            dag_id: dag_id.to_owned(),
+            followed: events::followed(dag),
         })
         .await
     }
@@ -309,6 +341,8 @@ impl Store {
             cursor: Value::Int(firing.cursor.map(|at| at.0)),
             next_fire: Value::Int(firing.next_fire.map(|at| at.0)),
             runs: firing.births.iter().map(|birth| CreateRun::new(birth, dag, None)).collect(),
+            events: firing.events.clone(),
+            heard: firing.heard,
             skipped: firing.skipped.iter().map(skipped).collect(),
         })
         .await

@@ -1,7 +1,7 @@
 //! Run state in SQL, and only here: SQLite and Postgres from one text.
 //!
 //! Owns the schema (`migrations/`), the guards of every write and the order of locks: session, run, task
-//! instances, pools by name, problems by key, outbox. It must not decide what follows from what, and reads no
+//! instances, pools by name, problems by key, outbox, events, bells by name. It must not decide what follows from what, and reads no
 //! clock but the database's own. Its invariant: a state changes only together with its line in the journal, in
 //! one transaction, from the state and the fence the decision was made from.
 //!
@@ -14,6 +14,7 @@ mod counts;
 mod dags;
 mod db;
 mod error;
+mod events;
 mod history;
 mod migrate;
 mod moves;
@@ -29,6 +30,7 @@ mod sqlite;
 
 pub use dags::{Backfill, DagRow, Firing, SkippedInstants};
 pub use error::{ErrorClass, StoreError};
+pub use events::{Arrival, Arrived, EventKind, EventSource, TakenEvent, WaitingEvent};
 pub use history::{JournalLine, Try, TryEnd};
 pub use outbox::{Delivery, Letter, LetterState};
 pub use problems::{NumberedProblem, ProblemFilter};

@@ -6,6 +6,7 @@ use crate::core::ids::{RunKey, Timestamp};
 use super::Store;
 use super::db::{BoxFuture, Row, Tx, Value, Write};
 use super::error::StoreError;
+use super::events;
 use super::runs::run_key;
 
 /// Runs that one transaction deletes.
@@ -24,6 +25,7 @@ const DELETIONS: &[&str] = &[
     "DELETE FROM task_output WHERE run_no = $1",
     "DELETE FROM task_try WHERE run_no = $1",
     "DELETE FROM task_instance WHERE run_no = $1",
+    events::DELETE_OF_RUN,
     "DELETE FROM dag_run WHERE run_no = $1",
 ];
 /// DAG versions that no run and no DAG needs, problems and sessions that are long over.
@@ -88,6 +90,7 @@ impl Write for PruneRest {
                 let values: &[Value] = if sql.contains("$1") { &[self.before.0.into()] } else { &[] };
                 tx.execute(sql, values).await?;
             }
+            events::prune(tx, self.before).await?;
             Ok(())
         })
     }

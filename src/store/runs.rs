@@ -197,6 +197,14 @@ fn key_values(key: &RunKey) -> [Value; 2] {
     [key.dag_id.as_str().into(), key.run_id.as_str().into()]
 }
 
+/// What the rows of a run came to.
+pub(super) enum Written {
+    /// They are there, under this number.
+    New(i64),
+    /// They are not: this run has their key or their instant.
+    InTheWay(Box<RunSummary>),
+}
+
 pub(super) struct CreateRun {
     pub(super) birth: RunBirth,
     instances: Vec<Value>,
@@ -218,8 +226,7 @@ impl CreateRun {
         Self { birth: birth.clone(), instances, backfill: Value::Text(backfill.map(ToOwned::to_owned)) }
     }
 
-    /// The run in the way, if there is one.
-    pub(super) async fn write(&self, tx: &mut Tx<'_>) -> Result<Option<RunSummary>, StoreError> {
+    pub(super) async fn write(&self, tx: &mut Tx<'_>) -> Result<Written, StoreError> {
         let birth = &self.birth;
         let [dag_id, run_id] = key_values(&birth.key);
         let schedule = match birth.run_type {
@@ -254,17 +261,17 @@ impl CreateRun {
         if tx.execute(INSERT_RUN, &values).await? == 0 {
             let row = tx.fetch_optional(RUN_IN_THE_WAY, &way).await?;
             let row = row.ok_or_else(|| StoreError::Busy("a run in the way has gone meanwhile".into()))?;
-            return summary(&row).map(Some);
+            return summary(&row).map(|run| Written::InTheWay(Box::new(run)));
         }
         INSERT_INSTANCES.run(tx, run_no, &self.instances).await?;
-        Ok(None)
+        Ok(Written::New(run_no))
     }
 }
 
 impl Write for CreateRun {
-    type Answer = Option<RunSummary>;
+    type Answer = Written;
 
-    fn run<'a>(&'a self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<Option<RunSummary>, StoreError>> {
+    fn run<'a>(&'a self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<Written, StoreError>> {
         Box::pin(self.write(tx))
     }
 }
@@ -325,8 +332,8 @@ impl Store {
     /// `Refused` if the DAG version was not stored before.
     pub async fn create_run(&self, birth: &RunBirth, dag: &Dag) -> Result<Created, StoreError> {
         Ok(match self.write(CreateRun::new(birth, dag, None)).await? {
-            None => Created::New(Run::new(birth.clone(), dag)),
-            Some(summary) => Created::Existed(summary),
+            Written::New(_) => Created::New(Run::new(birth.clone(), dag)),
+            Written::InTheWay(summary) => Created::Existed(*summary),
         })
     }
 

@@ -81,6 +81,9 @@ pub struct Scope {
     pub vars: Map<String, Value>,
     /// What upstream tasks left, by task id.
     pub outputs: Map<String, Value>,
+    /// The events that started the run: `triggering_events` (a list) and `triggering_asset_events` (lists by asset),
+    /// as far as there are some.
+    pub triggers: Map<String, Value>,
 }
 
 /// Why a template could not be rendered.
@@ -242,8 +245,8 @@ impl Renderer {
             "params": scope.params,
             "var": scope.vars,
             "outputs": outputs,
-            "triggering_events": [],
-            "triggering_asset_events": {},
+            "triggering_events": scope.triggers.get("triggering_events").unwrap_or(&json!([])),
+            "triggering_asset_events": scope.triggers.get("triggering_asset_events").unwrap_or(&json!({})),
         })));
         Self { context: minijinja::context! { ti, ..plain } }
     }

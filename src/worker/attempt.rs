@@ -337,6 +337,7 @@ fn scope(prepared: &Prepared, task: &Task, assignment: &Assignment, cx: &TaskCon
         params: cx.params.clone(),
         vars: Map::new(),
         outputs: outputs.into_iter().collect(),
+        triggers: serde_json::from_str(&assignment.triggers).unwrap_or_default(),
     }
 }
 

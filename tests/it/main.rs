@@ -14,6 +14,7 @@ mod examples;
 mod ingest;
 #[cfg(feature = "data")]
 mod lake;
+mod news;
 mod postgres;
 mod properties;
 #[cfg(feature = "data")]

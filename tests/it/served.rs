@@ -9,28 +9,28 @@ use serde_json::Value;
 
 use super::server::Kept;
 
-fn mainspring(folder: &Path, args: &[&str]) -> Command {
+pub(crate) fn mainspring(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mainspring"));
     command.arg("--home").arg(folder.join("home")).arg("--dags").arg(folder.join("dags")).args(args);
     command
 }
 
-fn run(folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn run(folder: &Path, args: &[&str]) -> Output {
     mainspring(folder, args).output().unwrap()
 }
 
-fn ok(output: &Output) -> String {
+pub(crate) fn ok(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{out}{err}");
     out.into_owned()
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_str(&ok(output)).unwrap()
 }
 
 /// Starts a server, and returns once it answers.
-fn serve(folder: &Path, more: &[&str]) -> (Kept, String) {
+pub(crate) fn serve(folder: &Path, more: &[&str]) -> (Kept, String) {
     let mut command = mainspring(folder, &["serve", "--listen", "127.0.0.1:0"]);
     let mut child = command.args(more).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
@@ -45,7 +45,7 @@ fn serve(folder: &Path, more: &[&str]) -> (Kept, String) {
     (Kept(child), url.to_owned())
 }
 
-fn folder(dag: &str) -> tempfile::TempDir {
+pub(crate) fn folder(dag: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("dags")).unwrap();
     std::fs::write(folder.path().join("dags/dag.yaml"), dag).unwrap();
@@ -60,7 +60,7 @@ tasks:
 ";
 
 /// The server takes up its files within a moment of its start.
-fn trigger(folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn trigger(folder: &Path, args: &[&str]) -> Output {
     let began = std::time::Instant::now();
     loop {
         let output = run(folder, args);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod events;
 mod guards;
 pub(crate) mod home;
 mod leases;
@@ -75,4 +76,12 @@ on_both! {
     schedules::runs_start_in_order_within_the_limit_and_backfills_last,
     schedules::a_run_is_found_by_its_time_and_by_what_waits_for_a_worker,
     schedules::the_run_before_is_the_one_with_the_date_before,
+    events::a_success_is_news_for_every_dag_that_follows_an_asset,
+    events::a_commit_that_is_refused_is_no_news,
+    events::news_that_comes_while_a_schedule_is_asked_is_not_forgotten,
+    events::events_of_a_run_that_cannot_be_made_wait_on,
+    events::among_many_writers_and_schedulers_each_event_is_taken_once,
+    events::a_dag_that_follows_other_news_forgets_what_waited,
+    events::an_event_that_is_sent_twice_is_received_once,
+    events::old_events_are_pruned_but_for_those_that_a_run_is_still_to_have,
 }

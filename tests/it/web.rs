@@ -19,6 +19,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("Read", "GET", "/api/v1/workers"),
     ("Read", "GET", "/api/v1/importErrors"),
     ("Operate", "POST", "/api/v1/prune"),
+    ("Operate", "POST", "/api/v1/events/{name}"),
     ("Read", "GET", "/api/v1/dags"),
     ("Read", "GET", "/api/v1/dags/{dag_id}"),
     ("Operate", "PATCH", "/api/v1/dags/{dag_id}"),
@@ -71,7 +72,8 @@ async fn no_route_opens_without_the_permission_it_declares() {
             .replace("{task_id}", "t")
             .replace("{try_number}", "1")
             .replace("{session}", "w-x")
-            .replace("{hash}", "h");
+            .replace("{hash}", "h")
+            .replace("{name}", "n");
         let method: Method = method.parse().unwrap();
         let statuses = async |token: Option<&str>| {
             server.request(method.clone(), &path, token).send().await.unwrap().status().as_u16()

@@ -62,7 +62,7 @@ impl Schedule {
     /// `cursor` is the [`Due::cursor`] of the call before (`None` at first). `since` is when the DAG was first
     /// seen: without `cursor` and `start_date`, instants before it do not count as missed. The cursor never moves
     /// back, so a clock that does yields no instant twice. Asset and event schedules have nothing due here, see
-    /// [`Schedule::due_by_assets`] and [`Batching`](super::Batching).
+    /// [`Schedule::due_by_assets`] and [`Schedule::due_by_events`].
     ///
     /// Costs no more than the fires asked for, however many were missed; with `catchup_max` (or the cap in its
     /// place) at most that many steps.

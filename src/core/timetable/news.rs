@@ -36,7 +36,7 @@ pub enum AssetDue {
         /// The run.
         fire: Fire,
         /// To be stored together with the run, and given to the next call.
-        cursor: Option<Timestamp>,
+        cursor: Timestamp,
     },
     /// Nothing is due.
     Wait {
@@ -95,8 +95,9 @@ impl fmt::Display for AssetCondition {
 impl Schedule {
     /// What follows at `now` from the `events` since the DAG's last run, in any order.
     ///
-    /// Without cron texts the run is due at the moment the condition was met; its data interval reaches from
-    /// the first event to there. With them both are needed: it is due at the later of the latest instant after
+    /// Without cron texts the run is due at the moment the condition was met, or just after the run before if
+    /// that was no earlier, so that no two runs stand for one moment; its data interval reaches from the first
+    /// event to there. With them both are needed: it is due at the later of the latest instant after
     /// `cursor` and the moment the condition was met, and stands for the interval that ended at that instant;
     /// earlier instants without new data are passed over. `cursor` and `since` are as in [`Schedule::due`].
     #[must_use]
@@ -129,20 +130,80 @@ impl Schedule {
         }
         if cron.is_empty() {
             let Some(at) = met_at else { return AssetDue::Wait { missing, next: None } };
-            let begin = first.values().min().copied().unwrap_or(at);
-            let fire = Fire { at, logical_date: at, data_interval_start: begin, data_interval_end: at };
-            return AssetDue::Fire { fire, cursor };
+            let fire = fire_by_news(first.values().min().copied(), at, cursor);
+            return AssetDue::Fire { cursor: fire.at, fire };
         }
         let floor = self.floor(cursor, since);
         let latest = self.previous_fire(Timestamp(now.0.saturating_add(1))).filter(|at| *at > floor);
         match (latest, met_at) {
             (Some(latest), Some(met_at)) => {
                 let fire = Fire { at: latest.max(met_at), ..self.fire(latest) };
-                AssetDue::Fire { fire, cursor: Some(latest) }
+                AssetDue::Fire { fire, cursor: latest }
             }
             (Some(latest), None) => AssetDue::Wait { missing, next: self.next_fire(latest) },
             (None, _) => AssetDue::Wait { missing, next: self.next_fire(floor) },
         }
+    }
+}
+
+/// A run that news makes due at `at`, the first of it having come at `first`. Its moment is later than that of
+/// the run before.
+fn fire_by_news(first: Option<Timestamp>, at: Timestamp, cursor: Option<Timestamp>) -> Fire {
+    let at = cursor.map_or(at, |before| at.max(Timestamp(before.0.saturating_add(1))));
+    let begin = first.map_or(at, |first| first.min(at));
+    Fire { at, logical_date: at, data_interval_start: begin, data_interval_end: at }
+}
+
+/// What [`Schedule::due_by_events`] answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsDue {
+    /// The runs to create, each with how many of the waiting events it consumes: the oldest go to the first.
+    pub fires: Vec<(Fire, usize)>,
+    /// To be stored together with the runs, and given to the next call.
+    pub cursor: Option<Timestamp>,
+    /// When to ask again even if no event comes; in the past if more is due than the limit let through.
+    pub next: Option<Timestamp>,
+}
+
+impl Schedule {
+    /// Whether runs are started by news: of assets, or by received events.
+    #[must_use]
+    pub fn follows_news(&self) -> bool {
+        match self.when {
+            When::Assets { .. } | When::Event { .. } => true,
+            When::ByHand | When::Cron(_) | When::Once | When::Every(_) => false,
+        }
+    }
+
+    /// What follows at `now` from the received events that wait, given by their times of arrival in ascending
+    /// order: at most `limit` runs. A run is due when its batch is; its data interval reaches from the first
+    /// event of the batch to there. `cursor` is as in [`Schedule::due`].
+    #[must_use]
+    pub fn due_by_events(
+        &self,
+        arrivals: &[Timestamp],
+        cursor: Option<Timestamp>,
+        now: Timestamp,
+        limit: usize,
+    ) -> EventsDue {
+        let nothing = EventsDue { fires: Vec::new(), cursor, next: None };
+        let When::Event { batching, .. } = &self.when else { return nothing };
+        if self.end_date.is_some_and(|end| now > end) {
+            return nothing;
+        }
+        if let Some(start) = self.start_date.filter(|start| now < *start && !arrivals.is_empty()) {
+            return EventsDue { next: Some(start), ..nothing };
+        }
+        let batches = batching.due(arrivals, now, limit);
+        let mut due = EventsDue { next: batches.next, ..nothing };
+        let mut waiting = arrivals;
+        for batch in batches.due {
+            let fire = fire_by_news(waiting.first().copied(), batch.at, due.cursor);
+            due.cursor = Some(fire.at);
+            due.fires.push((fire, batch.events));
+            waiting = &waiting[batch.events..];
+        }
+        due
     }
 }
 

@@ -18,6 +18,7 @@ fn renderer() -> Renderer {
         params: object(json!({"limit": 8, "full": false})),
         vars: Map::new(),
         outputs: object(json!({"orders": {"rows": 7}, "sql": {"return_value": [1, 2]}, "g.t": {"n": 1}})),
+        triggers: object(json!({"triggering_asset_events": {"raw.orders": [{"source_dag_id": "shop"}]}})),
     })
 }
 
@@ -34,6 +35,8 @@ fn every_name_and_filter_of_the_page_works() {
     let r = renderer();
     for (template, expected) in [
         ("{{ ds }}", json!("2026-03-01")),
+        ("{{ triggering_events }}", json!([])),
+        ("{{ triggering_asset_events['raw.orders'][0].source_dag_id }}", json!("shop")),
         ("{{ ts }}", json!("2026-03-01T02:00:00Z")),
         ("{{ logical_date | ds_nodash }}", json!("20260301")),
         ("{{ data_interval_start | ts_nodash }}", json!("20260228T020000")),

@@ -14,6 +14,7 @@ use crate::core::ids::{DagId, RunId, RunKey};
 
 mod dag_runs;
 mod dags;
+mod events;
 mod health;
 mod retention;
 mod task_instances;
@@ -30,6 +31,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .on(Read, GET, "/api/v1/workers", health::workers)
         .on(Read, GET, "/api/v1/importErrors", health::import_errors)
         .on(Operate, POST, "/api/v1/prune", retention::prune)
+        .on(Operate, POST, "/api/v1/events/{name}", events::receive)
         .on(Read, GET, "/api/v1/dags", dags::list)
         .on(Read, GET, "/api/v1/dags/{dag_id}", dags::get)
         .on(Operate, PATCH, "/api/v1/dags/{dag_id}", dags::patch)

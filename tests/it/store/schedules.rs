@@ -28,7 +28,7 @@ fn at(dag: &Dag, run_type: RunType, second: i64) -> RunBirth {
 
 fn firing(births: Vec<RunBirth>) -> Firing {
     let cursor = births.last().map(|birth| birth.logical_date);
-    Firing { births, skipped: Vec::new(), cursor, next_fire: Some(Timestamp(99_000_000)) }
+    Firing { births, cursor, next_fire: Some(Timestamp(99_000_000)), ..Firing::default() }
 }
 
 pub(crate) async fn of_two_schedulers_one_moves_a_schedule_on(home: Home) {

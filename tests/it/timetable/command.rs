@@ -80,10 +80,13 @@ fn next_is_a_list_for_programs() {
 fn next_says_why_there_is_no_instant() {
     for (dag, why) in [
         ("owner: me", "`nightly` has no instants: it runs by hand\n"),
-        ("schedule: {assets: raw.orders}", "`nightly` has no instants: it runs on new data in raw.orders\n"),
+        (
+            "schedule: {assets: raw.orders}",
+            "`nightly` has no instants: it runs on new data in raw.orders\nwaits for new data in `raw.orders`\n",
+        ),
         (
             "schedule: {event: bought}",
-            "`nightly` has no instants: it runs on events `bought`, up to 500 or 1s\n",
+            "`nightly` has no instants: it runs on events `bought`, up to 500 or 1s\n0 of them wait now\n",
         ),
         (
             "schedule: '@daily'\nend_date: 2026-01-01",

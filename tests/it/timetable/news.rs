@@ -64,6 +64,26 @@ fn all_assets_must_be_new_and_the_last_decides_the_moment() {
 }
 
 #[test]
+fn no_two_runs_by_new_data_stand_for_one_moment() {
+    let schedule = on(asset("orders"), &[]);
+    let due =
+        |cursor| schedule.due_by_assets(&events("orders 10:00"), cursor, clock("00:00"), clock("11:00"));
+    let at = |due| match due {
+        AssetDue::Fire { fire, cursor } => {
+            assert_eq!((fire.at, fire.logical_date, fire.data_interval_end), (cursor, cursor, cursor));
+            assert_eq!(fire.data_interval_start, clock("10:00"));
+            cursor.0 - clock("10:00").0
+        }
+        AssetDue::Wait { .. } => panic!("it is due"),
+    };
+    assert_eq!(at(due(None)), 0);
+    assert_eq!(at(due(Some(clock("09:00")))), 0);
+    assert_eq!(at(due(Some(clock("10:00")))), 1, "one microsecond after the run before");
+    // The clock was set back, or the event was written by a process whose clock is late.
+    assert_eq!(at(due(Some(clock("10:01")))), 60_000_001);
+}
+
+#[test]
 fn any_asset_is_enough_and_the_first_decides_the_moment() {
     let schedule = on(AssetCondition::Any(vec![asset("orders"), asset("users")]), &[]);
     assert_eq!(verdict(&schedule, "users 10:20, orders 10:10", None, "11:00"), "10:10 10:10..10:10");
@@ -130,4 +150,28 @@ fn a_batch_starts_when_it_is_full_or_has_waited_long_enough() {
         cut(&["09:00", "09:10", "09:20", "09:30"], "10:00", 9),
         (vec![(3, clock("09:01")), (1, clock("09:31"))], None)
     );
+}
+
+#[test]
+fn a_batch_is_a_run_that_stands_for_its_events() {
+    let batching = Batching { wait_max: Duration::from_secs(60), max: 2 };
+    let when = When::Event { name: "bought".into(), batching };
+    let schedule = Schedule { when, ..Schedule::default() };
+    let arrivals = ["10:00", "10:01", "10:05"].map(clock);
+    let due = schedule.due_by_events(&arrivals, Some(clock("10:05")), clock("10:05"), 9);
+    let [(fire, 2)] = due.fires.as_slice() else { panic!("one full batch: {due:?}") };
+    assert_eq!(fire.at.0, clock("10:05").0 + 1, "later than the run before");
+    assert_eq!((fire.logical_date, fire.data_interval_end), (fire.at, fire.at));
+    assert_eq!(fire.data_interval_start, clock("10:00"));
+    assert_eq!((due.cursor, due.next), (Some(fire.at), Some(clock("10:06"))));
+    let limited = |schedule: &Schedule, now| {
+        let due = schedule.due_by_events(&arrivals, None, clock(now), 9);
+        (due.fires.len(), due.next)
+    };
+    assert_eq!(limited(&schedule, "11:00"), (2, None));
+    let later = Schedule { start_date: Some(clock("12:00")), ..schedule.clone() };
+    assert_eq!(limited(&later, "11:00"), (0, Some(clock("12:00"))));
+    let over = Schedule { end_date: Some(clock("09:00")), ..schedule };
+    assert_eq!(limited(&over, "11:00"), (0, None));
+    assert_eq!(limited(&Schedule::default(), "11:00"), (0, None), "no event starts a DAG run by hand");
 }
