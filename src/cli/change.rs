@@ -54,6 +54,10 @@ pub(super) struct Clear {
     /// Of all that, only what failed
     #[arg(long)]
     only_failed: bool,
+    /// In the newest version of the DAG, not in the one that the run began with; tasks that are new in it run as
+    /// well. The run must have ended
+    #[arg(long)]
+    latest: bool,
 }
 
 /// Say how task instances ended.
@@ -115,15 +119,16 @@ pub(super) struct TriggerRun {
 impl Instances {
     fn selection(self, only_failed: bool) -> Selection {
         let Self { task_ids, map_index, upstream, downstream, past, future, dry_run } = self;
-        Selection { task_ids, map_index, upstream, downstream, only_failed, past, future, dry_run }
+        let latest = false;
+        Selection { task_ids, map_index, upstream, downstream, only_failed, past, future, latest, dry_run }
     }
 }
 
 pub(super) async fn clear(args: Clear, globals: &Globals) -> Result<(), CliError> {
     let door = Door::open(globals).await?;
     let key = door.find_run(&args.which.dag_id, args.which.run_id.as_deref()).await?;
-    let asked = args.instances.selection(args.only_failed);
-    let changed = door.clear(&key, &asked).await?;
+    let asked = Selection { latest: args.latest, ..args.instances.selection(args.only_failed) };
+    let changed = door.clear(globals, &key, &asked).await?;
     door.close().await?;
     show(globals, &changed, if asked.dry_run { "would be cleared" } else { "cleared" });
     Ok(())

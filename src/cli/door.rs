@@ -102,10 +102,20 @@ impl Door {
         }
     }
 
-    pub(super) async fn clear(&self, key: &RunKey, asked: &Selection) -> Result<Vec<Changed>, CliError> {
+    pub(super) async fn clear(
+        &self,
+        globals: &Globals,
+        key: &RunKey,
+        asked: &Selection,
+    ) -> Result<Vec<Changed>, CliError> {
         match self {
             Self::Served { server, .. } => server.clear(key, asked).await,
-            Self::Direct { control, .. } => Ok(ask::clear(control, key, asked).await?),
+            Self::Direct { control, .. } => {
+                if asked.latest {
+                    take_up(control, globals, &key.dag_id).await?;
+                }
+                Ok(ask::clear(control, key, asked).await?)
+            }
         }
     }
 

@@ -1,18 +1,22 @@
 //! What people ask of runs, in the words of the command line and the API: the one place that turns a wish into
 //! inputs of runs. A wish that changes much can be planned first, and the plan is exactly what is then done.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Control, Loaded, Refused, load};
 use crate::core::dag::Dag;
 use crate::core::ids::{DagId, RunId, RunKey, TaskId, Timestamp};
-use crate::core::run::{Input, RunBirth, RunType, TiRef, UNMAPPED};
+use crate::core::run::{Input, Run, RunBirth, RunType, TiRef, UNMAPPED};
 use crate::core::select::{Reach, select};
 use crate::core::state::TaskState;
 use crate::dagbag::{self, DagFile};
 use crate::store::{Created, RunFilter, StoreError};
 
+/// How names begin that schedules and backfills give to their runs.
+const RESERVED: [&str; 2] = ["scheduled__", "backfill__"];
 /// Runs that a clear of past or future runs looks at.
 const RUNS_MAX: u32 = 10_000;
 
@@ -82,6 +86,9 @@ pub struct Selection {
     pub past: bool,
     /// The same in all later runs.
     pub future: bool,
+    /// In the newest version of the DAG, to which the run is carried over, and not in that of the run. Only a clear
+    /// knows this.
+    pub latest: bool,
     /// Only say what would change.
     pub dry_run: bool,
 }
@@ -130,7 +137,7 @@ pub async fn trigger(
     now: Timestamp,
 ) -> Result<RunKey, AskError> {
     let birth = birth_by_hand(file, asked, now)?;
-    let dag = std::sync::Arc::new(file.dag.clone());
+    let dag = Arc::new(file.dag.clone());
     match control.create(&birth, &dag).await? {
         Created::New(_) => Ok(birth.key),
         Created::Existed(run) => Ok(run.birth.key),
@@ -149,7 +156,7 @@ fn birth_by_hand(file: &DagFile, asked: &Trigger, now: Timestamp) -> Result<RunB
         })?,
     };
     let run_id = match &asked.run_id {
-        Some(run_id) => run_id.clone(),
+        Some(run_id) => free_for_people(run_id)?,
         None => format!("manual__{date}_{}", &uuid::Uuid::new_v4().simple().to_string()[..8]),
     };
     let (data_interval_start, data_interval_end) = file.data_interval(date);
@@ -168,29 +175,51 @@ fn birth_by_hand(file: &DagFile, asked: &Trigger, now: Timestamp) -> Result<RunB
     })
 }
 
-/// Clears task instances: they run again, in the DAG version of their run. Answers with exactly those that were
-/// cleared, or would be.
+/// A name that a schedule or a backfill may give a run of its own is not for others: its run would be in the way.
+fn free_for_people(run_id: &str) -> Result<String, AskError> {
+    match RESERVED.iter().find(|prefix| run_id.starts_with(**prefix)) {
+        None => Ok(run_id.to_owned()),
+        Some(prefix) => Err(AskError::Invalid(format!(
+            "the run_id `{run_id}` begins with `{prefix}`, which is kept for the runs of schedules and backfills\nhint: leave it out, or choose one such as `manual__{}`",
+            &run_id[prefix.len()..]
+        ))),
+    }
+}
+
+/// Clears task instances: they run again, in the DAG version of their run unless the newest is asked for. Answers
+/// with exactly those that were cleared, or would be.
 ///
 /// # Errors
-/// `NotFound` for the run or a task.
+/// `NotFound` for the run or a task; `Invalid` if a run cannot be carried over to the newest version.
 pub async fn clear(control: &Control, key: &RunKey, asked: &Selection) -> Result<Vec<Changed>, AskError> {
     let mut changed = Vec::new();
     let mut inputs = Vec::new();
+    let newest = if asked.latest { Some(Arc::new(latest(control, &key.dag_id).await?.dag)) } else { None };
     for loaded in scope(control, key, asked).await? {
-        let reach =
-            Reach { upstream: asked.upstream, downstream: asked.downstream, only_failed: asked.only_failed };
-        let tasks = tasks(&loaded.dag, &asked.task_ids)?;
-        let mut tis = select(&loaded.dag, &loaded.run, &tasks, reach);
-        if let Some(only) = asked.map_index {
-            tis.retain(|ti| !tasks.contains(&ti.task) || ti.map_index == only || ti.map_index == UNMAPPED);
+        if let Some(newest) = newest.as_ref().filter(|newest| newest.hash != loaded.dag.hash) {
+            changed.extend(super::newest::clear(control, &loaded, newest, asked).await?);
+            continue;
         }
-        changed.extend(tis.iter().map(|&ti| describe(&loaded, ti)));
+        let tis = chosen(&loaded.dag, &loaded.run, asked)?;
+        changed.extend(tis.iter().map(|&ti| describe(&loaded.dag, &loaded.run, ti)));
         if !tis.is_empty() {
             inputs.push((loaded.run.birth.key.clone(), Input::Clear { tis }));
         }
     }
     apply_all(control, asked, inputs).await?;
     Ok(changed)
+}
+
+/// The instances of a run of `dag` that a clear is about.
+pub(super) fn chosen(dag: &Dag, run: &Run, asked: &Selection) -> Result<Vec<TiRef>, AskError> {
+    let reach =
+        Reach { upstream: asked.upstream, downstream: asked.downstream, only_failed: asked.only_failed };
+    let tasks = tasks(dag, &asked.task_ids)?;
+    let mut tis = select(dag, run, &tasks, reach);
+    if let Some(only) = asked.map_index {
+        tis.retain(|ti| !tasks.contains(&ti.task) || ti.map_index == only || ti.map_index == UNMAPPED);
+    }
+    Ok(tis)
 }
 
 /// Says how task instances ended. Answers with those that were marked, or would be.
@@ -227,7 +256,7 @@ pub async fn mark(
                 && instance.state != state
         };
         let tis: Vec<TiRef> = loaded.run.instances().filter(wanted).map(|(ti, _)| ti).collect();
-        changed.extend(tis.iter().map(|&ti| describe(&loaded, ti)));
+        changed.extend(tis.iter().map(|&ti| describe(&loaded.dag, &loaded.run, ti)));
         if !tis.is_empty() {
             inputs.push((loaded.run.birth.key.clone(), Input::Mark { tis, state }));
         }
@@ -303,12 +332,12 @@ pub(super) fn tasks(dag: &Dag, names: &[String]) -> Result<Vec<usize>, AskError>
     names.iter().map(find).collect()
 }
 
-fn describe(loaded: &Loaded, ti: TiRef) -> Changed {
-    let state = loaded.run.instance(ti).map_or(TaskState::None, |instance| instance.state);
+pub(super) fn describe(dag: &Dag, run: &Run, ti: TiRef) -> Changed {
+    let state = run.instance(ti).map_or(TaskState::None, |instance| instance.state);
     Changed {
-        dag_id: loaded.dag.id.to_string(),
-        run_id: loaded.run.birth.key.run_id.to_string(),
-        task_id: loaded.dag.task(ti.task).id.to_string(),
+        dag_id: dag.id.to_string(),
+        run_id: run.birth.key.run_id.to_string(),
+        task_id: dag.task(ti.task).id.to_string(),
         map_index: ti.map_index,
         state: state.to_string(),
     }

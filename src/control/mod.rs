@@ -29,6 +29,7 @@ mod entry;
 mod lines;
 mod load;
 mod logs;
+mod newest;
 mod patience;
 mod poll;
 pub mod receive;

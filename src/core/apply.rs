@@ -206,6 +206,8 @@ impl Step<'_> {
         self.check_all(tis)?;
         for &ti in tis {
             if self.instance(ti).state == TaskState::None {
+                // In a run that has ended only a task that has just become part of it is `none`.
+                self.reopen(Reason::Cleared);
                 continue;
             }
             self.take_away(ti, TaskInput::Cleared, Reason::Cleared);

@@ -3,7 +3,7 @@
 //!
 //! Read [`state`] (the one table), [`dag`], [`run`], then [`step`](mod@step), which uses `apply` for inputs,
 //! `plan` for what follows and `admit` for limits. [`timetable`] says when runs are due, [`select`] chooses
-//! instances for a clear, [`why`](mod@why) says what an instance waits for. [`alert`] says what people
+//! instances for a clear, [`version`] carries a run over to another version of its DAG, [`why`](mod@why) says what an instance waits for. [`alert`] says what people
 //! should hear of.
 
 mod admit;
@@ -25,4 +25,5 @@ pub mod state;
 pub mod step;
 pub mod task;
 pub mod timetable;
+pub mod version;
 pub mod why;

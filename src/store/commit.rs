@@ -7,8 +7,10 @@ use crate::core::dag::Dag;
 use crate::core::ids::{RunKey, Timestamp};
 use crate::core::run::{Decision, Outputs, RunChange, TiRef};
 use crate::core::state::{RunState, TaskState};
+use crate::core::version::Adopted;
 
 use super::Store;
+use super::adopt::Adopt;
 use super::chunked::Chunked;
 use super::db::{BoxFuture, Tx, Value, Write};
 use super::error::StoreError;
@@ -74,6 +76,8 @@ struct Commit {
     counted: bool,
     sights: Sights,
     published: Published,
+    /// The run is carried over to another version of its DAG first.
+    adopt: Option<Adopt>,
     now: Timestamp,
 }
 
@@ -94,6 +98,7 @@ impl Commit {
             counted: true,
             sights: Sights::of(dag, key, decision),
             published: Published::of(dag, decision),
+            adopt: None,
             now,
         };
         for &(ix, length) in decision.expanded.iter().filter(|&&(_, length)| length > 0) {
@@ -208,6 +213,9 @@ impl Commit {
             )));
         };
         let (run_no, backfill) = (row.int(0)?, row.text_or_null(1)?);
+        if let Some(adopt) = &self.adopt {
+            adopt.write(tx, run_no).await?;
+        }
         for values in &self.expanded {
             tx.execute(DELETE_PLACEHOLDER, &[run_no.into(), values[0].clone()]).await?;
             let mut all = vec![Value::from(run_no)];
@@ -300,5 +308,23 @@ impl Store {
     ) -> Result<i64, StoreError> {
         let commit = Commit::new(dag, key, expected_version, decision, now);
         self.write(Commit { counted: self.counted, ..commit }).await
+    }
+
+    /// As [`Store::commit`], for a run that has ended and is carried over to `dag`, another version of its DAG, by
+    /// the same commit; `decision` was made from `adopted`.
+    ///
+    /// # Errors
+    /// `Conflict` if the run is not as it was; `Refused` if a task cannot become part of it again.
+    pub async fn commit_adopted(
+        &self,
+        dag: &Dag,
+        key: &RunKey,
+        adopted: &Adopted,
+        decision: &Decision,
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let commit = Commit::new(dag, key, adopted.run.version, decision, now);
+        let adopt = Some(Adopt::of(dag, adopted));
+        self.write(Commit { counted: self.counted, adopt, ..commit }).await
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Only `db.rs`, `sqlite.rs` and `postgres.rs` know that there are two databases.
 
+mod adopt;
 pub mod bench;
 mod chunked;
 mod commit;

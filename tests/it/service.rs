@@ -338,3 +338,75 @@ tasks:
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clear_with_latest_carries_the_run_over_to_the_newest_version() {
+    let version = |b: &str| {
+        format!(
+            "dag_id: edited\ntasks:\n  - {{id: a, type: noop}}\n{b}  - {{id: d, type: noop, depends_on: [a]}}\n"
+        )
+    };
+    let served = Served::start(&version("  - {id: b, type: bash, command: 'exit 3', depends_on: [a]}\n"), 4);
+    let edit = |text: &str| {
+        fs::write(served.folder.path().join("dags/all.yaml"), text).unwrap();
+        served.until_said("the DAG is taken up");
+    };
+    served.until_said("the DAG is taken up");
+    served.text(&["dags", "trigger", "edited", "--run-id", "one"]);
+    served.until(&["runs", "show", "edited", "one"], "edited one: failed");
+    edit(&version(
+        "  - {id: b, type: bash, command: 'echo version two', depends_on: [a]}\n  - {id: c, type: bash, command: 'read x < ../gate', depends_on: [b]}\n",
+    ));
+    let gate = served.pipe("gate");
+    let clear = ["runs", "clear", "edited", "one", "--only-failed", "--latest"];
+    let planned = served.json(&[&clear[..], &["--dry-run"]].concat());
+    let rows: Vec<_> =
+        planned.as_array().unwrap().iter().map(|row| (&row["task_id"], &row["state"])).collect();
+    assert_eq!(rows, [(&"b".into(), &"failed".into()), (&"c".into(), &"none".into())]);
+    assert_eq!(served.json(&clear), planned);
+    served.until(&["runs", "why", "edited", "one", "--task", "c"], "a worker is at it");
+    served.let_go(&gate);
+    served.until(&["runs", "show", "edited", "one"], "edited one: success");
+    let log = served.text(&["tasks", "logs", "edited", "b", "--run-id", "one"]);
+    assert!(log.contains("version two"), "{log}");
+    // A task that leaves the run and comes back counts its fences on: its earlier attempts stay in the history.
+    let store = served.reader().await;
+    let fence = async || {
+        let rows = store.task_instances(&key("edited", "one")).await.unwrap();
+        rows.into_iter().find(|row| row.task_id.as_str() == "b").map(|row| row.instance.fence.0)
+    };
+    let before = fence().await.unwrap();
+    edit(&version(""));
+    served.text(&["runs", "clear", "edited", "one", "--latest", "--task", "d"]);
+    served.until(&["runs", "show", "edited", "one"], "edited one: success");
+    assert_eq!(fence().await, None);
+    edit(&version("  - {id: b, type: bash, command: 'echo version four', depends_on: [a]}\n"));
+    served.text(&["runs", "clear", "edited", "one", "--latest", "--task", "d"]);
+    served.until(&["runs", "show", "edited", "one"], "edited one: success");
+    assert!(fence().await.unwrap() > before);
+    let log = served.text(&["tasks", "logs", "edited", "b", "--run-id", "one"]);
+    assert!(log.contains("version four"), "{log}");
+}
+
+#[test]
+fn a_run_that_has_not_ended_is_not_carried_over() {
+    let slow = |id: &str| {
+        format!("dag_id: slow\ntasks:\n  - {{id: {id}, type: bash, command: 'read x < ../gate'}}\n")
+    };
+    let served = Served::start(&slow("a"), 4);
+    let gate = served.pipe("gate");
+    served.until_said("the DAG is taken up");
+    served.text(&["dags", "trigger", "slow", "--run-id", "one"]);
+    served.until(&["runs", "why", "slow", "one"], "a worker is at it");
+    fs::write(served.folder.path().join("dags/all.yaml"), slow("b")).unwrap();
+    served.until_said("the DAG is taken up");
+    let refused = served.cli(&["runs", "clear", "slow", "one", "--latest"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("the run one is `running`: it takes the newest version of its DAG only when"),
+        "{said}"
+    );
+    served.let_go(&gate);
+    served.until(&["runs", "show", "slow", "one"], "slow one: success");
+}
