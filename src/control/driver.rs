@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::entry::{Entry, InFlight, Posted, Stage, Value, judge};
 use super::lines::{Line, Timers};
 use super::load::{Dags, Loaded, load};
@@ -42,7 +43,7 @@ pub(super) struct Driver {
     pub(super) workers: Workers,
     pub(super) runs: BTreeMap<RunKey, Entry>,
     /// Runs to be stepped before the task sleeps again.
-    dirty: BTreeSet<RunKey>,
+    pub(super) dirty: BTreeSet<RunKey>,
     /// Runs with instances that wait for a worker.
     pub(super) waiting: Line,
     /// Runs with instances that wait for room.
@@ -51,7 +52,9 @@ pub(super) struct Driver {
     /// commit: one at a time, so that no two runs of this process use the same room.
     to_measure: Line,
     measured: Option<RunKey>,
-    timers: Timers,
+    pub(super) timers: Timers,
+    /// Runs that people should know of because they do not get on.
+    pub(super) aside: Aside,
     /// Runs that cannot be read or written, by the version at which that was found.
     pub(super) broken: BTreeMap<RunKey, i64>,
     pub(super) paused: BTreeSet<DagId>,
@@ -62,7 +65,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(store: Store, settings: Settings, dags: Dags) -> Self {
+    pub(super) fn new(store: Store, settings: Settings, dags: Dags, aside: Aside) -> Self {
         Self {
             store: if matches!(settings.scope, Scope::All) { store } else { store.uncounted() },
             settings,
@@ -75,6 +78,7 @@ impl Driver {
             to_measure: Line::default(),
             measured: None,
             timers: Timers::default(),
+            aside,
             broken: BTreeMap::new(),
             paused: BTreeSet::new(),
             limited: BTreeSet::new(),
@@ -178,10 +182,10 @@ impl Driver {
     }
 
     fn wake(&mut self, key: RunKey) {
-        if let Some(entry) = self.runs.get_mut(&key)
-            && entry.inbox.is_empty()
-        {
-            self.post(key, Posted::tick());
+        match self.runs.get(&key) {
+            Some(entry) if entry.inbox.is_empty() => self.post(key, Posted::tick()),
+            Some(_) => drop(self.dirty.insert(key)),
+            None => {}
         }
     }
 
@@ -221,7 +225,7 @@ impl Driver {
 
     fn advance(&mut self, key: RunKey) {
         let Some(entry) = self.runs.get(&key) else { return };
-        if !entry.is_idle() || entry.inbox.is_empty() {
+        if !entry.is_idle() || entry.inbox.is_empty() || entry.is_set_aside((self.settings.now)()) {
             return;
         }
         let tries = self.settings.tries_max;
@@ -304,25 +308,7 @@ impl Driver {
         Ok(())
     }
 
-    /// A run that cannot be read or written is left alone until it changes. A process without patience ends.
-    fn give_up(&mut self, key: &RunKey, error: &StoreError) -> Result<(), StoreError> {
-        self.release(key);
-        let entry = self.drop_entry(key);
-        if self.settings.tries_max.is_some() {
-            return Err(error.clone());
-        }
-        tracing::error!(dag = %key.dag_id, run = %key.run_id, %error, "the run is left alone until it changes");
-        if let Some(entry) = entry {
-            let version = entry.value.as_deref().map_or(-1, |value| value.run.version);
-            self.broken.insert(key.clone(), version);
-            for posted in entry.inbox {
-                posted.answer(Err(Refused::Store(error.clone())));
-            }
-        }
-        Ok(())
-    }
-
-    fn drop_entry(&mut self, key: &RunKey) -> Option<Entry> {
+    pub(super) fn drop_entry(&mut self, key: &RunKey) -> Option<Entry> {
         let entry = self.runs.remove(key)?;
         for line in [&mut self.waiting, &mut self.blocked, &mut self.to_measure] {
             line.set(entry.rank(), key, false);
@@ -331,7 +317,7 @@ impl Driver {
     }
 
     /// The run is not between measurement and commit any more.
-    fn release(&mut self, key: &RunKey) {
+    pub(super) fn release(&mut self, key: &RunKey) {
         if self.measured.as_ref() == Some(key) {
             self.measured = None;
         }
@@ -364,6 +350,7 @@ impl Driver {
         if decision.is_empty() {
             let again = judge(entry, &decision.refused, posted, false);
             self.release(key);
+            self.goes_on(key);
             self.rest(key, again);
         } else {
             self.commit(key, posted, decision, now);
@@ -423,20 +410,12 @@ impl Driver {
                 }
                 judge(entry, &decision.refused, posted, true);
                 self.release(key);
+                self.goes_on(key);
                 self.carry_out(key, &decision, at);
                 Ok(())
             }
             Err(StoreError::Conflict(why)) => {
-                tracing::debug!(run = %key.run_id, why, "another writer was faster: loading the run again");
-                entry.forget();
-                entry.inbox.splice(0..0, posted);
-                entry.inbox.push(Posted::tick());
-                for claim in &decision.claims {
-                    self.workers.give_back(&claim.session);
-                }
-                entry.unsure.extend_from_slice(&decision.claims);
-                self.release(key);
-                self.dirty.insert(key.clone());
+                self.conflicted(key, InFlight { posted, decision, at }, &why);
                 Ok(())
             }
             Err(error) => {

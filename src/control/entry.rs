@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
+use super::aside::Refusals;
 use super::load::Loaded;
 use super::{Assignment, Refused, Reply, SharedOutputs};
 use crate::core::dag::Dag;
@@ -113,6 +114,8 @@ pub(super) struct Entry {
     pub(super) next_due: Option<Timestamp>,
     /// Claims of a commit that was refused when it was repeated: the first try may have been written.
     pub(super) unsure: Vec<Claim>,
+    /// Commits that were refused, since one was taken.
+    pub(super) refusals: Refusals,
     /// Who goes first, as the value said when it was last here.
     rank: Rank,
     followers: Vec<oneshot::Sender<RunState>>,
@@ -127,6 +130,7 @@ impl Entry {
             inbox: Vec::new(),
             next_due: None,
             unsure: Vec::new(),
+            refusals: Refusals::default(),
             rank: (false, Timestamp(i64::MIN)),
             followers: Vec::new(),
         };

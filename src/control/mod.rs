@@ -22,6 +22,7 @@ use crate::core::run::{Decision, Input, Outcome, Refusal, Run, RunBirth, TiRef};
 use crate::core::state::RunState;
 use crate::store::{Created, Orphan, Store, StoreError};
 
+mod aside;
 pub mod ask;
 pub mod backfill;
 mod driver;
@@ -191,6 +192,7 @@ pub struct Control {
     orders: mpsc::Sender<Order>,
     store: Store,
     dags: Dags,
+    aside: aside::Aside,
 }
 
 /// Starts the task that holds the runs. It ends when every handle is gone, or with the error that kept it
@@ -199,8 +201,9 @@ pub struct Control {
 pub fn start(store: Store, settings: Settings) -> (Control, tokio::task::JoinHandle<Result<(), StoreError>>) {
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let dags = Dags::default();
-    let driver = driver::Driver::new(store.clone(), settings, dags.clone());
-    (Control { orders, store, dags }, tokio::spawn(driver.run(inbox)))
+    let aside = aside::Aside::default();
+    let driver = driver::Driver::new(store.clone(), settings, dags.clone(), aside.clone());
+    (Control { orders, store, dags, aside }, tokio::spawn(driver.run(inbox)))
 }
 
 impl Control {
@@ -214,6 +217,13 @@ impl Control {
     #[must_use]
     pub fn dags(&self) -> &Dags {
         &self.dags
+    }
+
+    /// Runs that this process cannot read or write, each with the reason: it tries again from time to time, or waits
+    /// for somebody to change them, and goes on with all others.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<(RunKey, String)> {
+        self.aside.all()
     }
 
     /// Creates a run and begins to work on it.

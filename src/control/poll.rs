@@ -143,7 +143,7 @@ impl Driver {
             return;
         }
         if let Some(entry) = self.runs.get_mut(&wanted.key) {
-            if !entry.is_idle() {
+            if !entry.is_idle() || entry.is_set_aside((self.settings.now)()) {
                 return;
             }
             match entry.value.as_deref().map(|value| value.run.version) {

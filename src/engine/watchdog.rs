@@ -31,6 +31,7 @@ pub async fn look(
     deadlines(control, files, now, &mut events).await?;
     let silent = silent_workers(control, &mut events).await?;
     undriven(control, files, now, &mut events).await?;
+    set_aside(control, files, &mut events);
     settled(control, broken, now, &mut events).await?;
     if !events.is_empty() {
         control.store().raise(&events, now).await?;
@@ -109,6 +110,17 @@ async fn undriven(
         control.wake(key).await;
     }
     Ok(())
+}
+
+/// A run that this process cannot drive is no better than one that nobody drives.
+fn set_aside(control: &Control, files: &BTreeMap<DagId, Arc<DagFile>>, events: &mut Vec<AlertEvent>) {
+    for (key, why) in control.set_aside() {
+        events.push(AlertEvent::Raised {
+            error: format!("run {} does not get on: {why}", key.run_id).into(),
+            routes: files.get(&key.dag_id).map(|file| file.dag.settings.alerts.clone()).unwrap_or_default(),
+            trouble: Trouble::ScheduleStalled { dag_id: key.dag_id },
+        });
+    }
 }
 
 /// Trouble that is over, whoever raised it: this process, another, or one that is no more.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod aside;
 mod events;
 mod guards;
 pub(crate) mod home;
@@ -84,4 +85,5 @@ on_both! {
     events::a_dag_that_follows_other_news_forgets_what_waited,
     events::an_event_that_is_sent_twice_is_received_once,
     events::old_events_are_pruned_but_for_those_that_a_run_is_still_to_have,
+    aside::a_run_that_cannot_be_written_keeps_nobody_from_going_on,
 }
