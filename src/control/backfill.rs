@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::Control;
 use super::ask::{AskError, loaded};
+use crate::core::dag::Task;
 use crate::core::ids::{RunId, RunKey, Timestamp};
 use crate::core::run::{Input, RunBirth, RunType};
 use crate::core::state::RunState;
@@ -128,6 +129,15 @@ fn fires(file: &DagFile, asked: &BackfillAsked) -> Result<Vec<Fire>, AskError> {
     }
     if asked.max_active_runs == 0 {
         return Err(AskError::Invalid("with no active run at once nothing would ever run".to_owned()));
+    }
+    let looks_back = |task: &Task| task.depends_on_past || task.wait_for_downstream;
+    if asked.backwards
+        && let Some(task) = file.dag.tasks().iter().find(|task| looks_back(task))
+    {
+        return Err(AskError::Invalid(format!(
+            "the task `{}` depends on the run before, so the newest interval cannot begin\nhint: backfill forwards",
+            task.id
+        )));
     }
     let mut fires: Vec<Fire> = file.schedule().fires(from, to).take(RUNS_MAX + 1).collect();
     if fires.len() > RUNS_MAX {

@@ -20,6 +20,7 @@ use super::workers::Workers;
 use super::{Handout, Order, Refused, Report, Scope, Settings};
 use crate::core::ids::{DagId, PoolName, RunKey, Timestamp};
 use crate::core::run::{Decision, Input};
+use crate::core::state::RunState;
 use crate::core::step::step;
 use crate::store::{Room, Store, StoreError};
 
@@ -447,8 +448,11 @@ impl Driver {
         let state = value.run.state;
         if !entry.inbox.is_empty() {
             self.dirty.insert(key.clone());
-        } else if state.is_final() {
-            entry.tell_end(state);
+        } else if state.is_final() || decision.run_change.as_ref().is_some_and(|it| it.to == RunState::Queued)
+        {
+            if state.is_final() {
+                entry.tell_end(state);
+            }
             if matches!(self.settings.scope, Scope::All) {
                 self.poll_soon();
             } else {

@@ -21,8 +21,14 @@ pub(super) fn shared(dag: &Dag, room: Room) -> Capacity {
         active_runs_max: room.active_runs_max,
         other_active_tis: room.other_active_tis.into_iter().filter_map(by_task).collect(),
         previous: room.previous,
+        earlier_waits: room.earlier_waits,
         paused: room.paused,
     }
+}
+
+/// Whether tasks depend on the run before.
+fn looks_back(dag: &Dag) -> bool {
+    dag.tasks().iter().any(|task| task.depends_on_past || task.wait_for_downstream)
 }
 
 impl Driver {
@@ -30,7 +36,7 @@ impl Driver {
     /// workers. A process that works for itself alone knows all but the run before.
     pub(super) fn asks_room(&self, value: &Value) -> Option<RoomAsked> {
         let tasks = value.dag.tasks();
-        let previous = tasks.iter().any(|task| task.depends_on_past || task.wait_for_downstream);
+        let previous = looks_back(&value.dag);
         if let Scope::Own { .. } = self.settings.scope {
             return previous.then_some(RoomAsked { previous, ..RoomAsked::default() });
         }
@@ -65,11 +71,16 @@ impl Driver {
     fn count_own(&self, key: &RunKey, sizes: &BTreeMap<PoolName, u32>, capacity: &mut Capacity) {
         capacity.pools =
             sizes.iter().map(|(name, &size)| (name.clone(), PoolUse { size, used: 0 })).collect();
-        capacity.other_active_runs = 0;
+        (capacity.other_active_runs, capacity.earlier_waits) = (0, false);
+        let date = self.runs[key].rank().1;
+        let looks_back = self.runs[key].value.as_deref().is_some_and(|value| looks_back(&value.dag));
         let values = self.runs.iter().filter_map(|(other, entry)| Some((other, entry.value.as_deref()?)));
         for (other, value) in values {
             let same_dag = other.dag_id == key.dag_id && other != key;
             capacity.other_active_runs += u32::from(same_dag && value.run.state == RunState::Running);
+            let is_earlier =
+                same_dag && value.run.state == RunState::Queued && value.birth.logical_date < date;
+            capacity.earlier_waits |= is_earlier && looks_back;
             let limited = value.dag.pools().iter().any(|pool| sizes.contains_key(pool))
                 || value.dag.tasks().iter().any(|task| task.max_active_tis_per_dag.is_some());
             if !limited {

@@ -129,6 +129,12 @@ pub(super) fn blocked(
     })
 }
 
+/// Whether some instance that is ready waits for the run before.
+pub(super) fn waits_for_past(dag: &Dag, run: &Run, room: &Capacity) -> bool {
+    let mut gated = run.index.ready.iter().flat_map(|frontier| frontier.gated.keys());
+    gated.any(|&task| past(dag, room, task).is_some())
+}
+
 /// What in the previous run keeps `task` from being queued. A task that was not part of it passes.
 fn past(dag: &Dag, room: &Capacity, task: TaskIx) -> Option<Reason> {
     let it = dag.task(task);

@@ -209,6 +209,9 @@ pub struct Capacity {
     pub other_active_tis: BTreeMap<TaskIx, u32>,
     /// The run before this one, for `depends_on_past`; `None` lets every task pass.
     pub previous: Option<PreviousRun>,
+    /// A run of the same DAG or backfill with an earlier date is `queued`. Measured where tasks depend on the run
+    /// before, otherwise false: there runs begin in the order of their dates.
+    pub earlier_waits: bool,
     /// The DAG is paused: nothing new is admitted.
     pub paused: bool,
 }

@@ -59,6 +59,7 @@ mutants! {
     CancelSparesQueued = "cancelling a run forgets what is queued",
     PoolIgnored = "a pool that is full holds nobody back, and the commit does not count again",
     RunLimitIgnored = "`max_active_runs` is judged from what one scheduler saw, and the commit does not count again",
+    WaiterKeepsPlace = "a run that can only wait for an earlier one keeps the place that this one needs",
     GiveUpIsSilent = "a task that fails for good is not told to anybody",
     // In the store's guards.
     WriteById = "a commit writes rows by their id: neither version nor state nor fence are compared",

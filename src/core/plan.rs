@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::admit::waits_for_past;
 use super::alert::Recovery;
 use super::dag::{Expand, MAPPED_MAX, TaskIx};
 use super::mutant::{self, Mutant};
@@ -42,6 +43,7 @@ impl Step<'_> {
         self.claim_queued();
         self.admit();
         self.claim_queued();
+        self.give_way();
     }
 
     fn has_timed_out(&self) -> bool {
@@ -61,9 +63,20 @@ impl Step<'_> {
 
     fn start_run(&mut self) {
         let has_room = self.room.other_active_runs < self.room.runs_max(self.dag);
-        if self.run.state == RunState::Queued && has_room && !self.room.paused {
+        if self.run.state == RunState::Queued && has_room && !self.room.earlier_waits && !self.room.paused {
             self.shift_run(RunInput::Started, Reason::Started);
             self.unjudged.extend(0..self.dag.tasks().len());
+        }
+    }
+
+    /// Goes back behind an earlier run that is queued, if all that this one could do is to wait for it: nothing is at
+    /// work, no time will come, and a task waits for the run before. Or else it would hold the place that the
+    /// earlier one, cleared, needs, and both would wait for ever.
+    fn give_way(&mut self) {
+        let rests = self.run.index.holding == 0 && self.run.index.timers.is_empty();
+        let asked = self.room.earlier_waits && !self.room.paused && !mutant::is(Mutant::WaiterKeepsPlace);
+        if rests && asked && waits_for_past(self.dag, self.run, self.room) {
+            self.shift_run(RunInput::GaveWay, Reason::GaveWay);
         }
     }
 

@@ -146,6 +146,8 @@ pub enum Reason {
         /// The limit.
         limit: u32,
     },
+    /// Waits: an earlier run of the DAG, which begins first.
+    WaitsForEarlier,
     /// Waits: a free worker on its queue.
     WaitsForWorker {
         /// The queue.
@@ -182,6 +184,8 @@ pub enum Reason {
     AllFinal,
     /// The run has begun.
     Started,
+    /// The run could only wait for an earlier one and went back behind it.
+    GaveWay,
 }
 
 impl fmt::Display for Reason {
@@ -195,6 +199,7 @@ impl fmt::Display for Reason {
             | Self::WaitsUntil { .. }
             | Self::WaitsForPast { .. }
             | Self::WaitsForRuns { .. }
+            | Self::WaitsForEarlier
             | Self::WaitsForWorker { .. }
             | Self::Paused
             | Self::NeverFits { .. } => self.wait(f),
@@ -224,6 +229,7 @@ impl fmt::Display for Reason {
             Self::Runs => f.write_str("a worker is at it"),
             Self::AllFinal => f.write_str("every task is final"),
             Self::Started => f.write_str("the run has begun"),
+            Self::GaveWay => f.write_str("it could only wait for an earlier run and goes back behind it"),
             Self::NoSuchInstance => f.write_str("there is no such task instance in the run"),
         }
     }
@@ -263,6 +269,9 @@ impl Reason {
                 write!(f, "`max_active_runs` is {limit}")
             }
             Self::WaitsForWorker { queue } => write!(f, "waits for a free worker on queue `{queue}`"),
+            Self::WaitsForEarlier => f.write_str(
+                "waits for the run to begin: an earlier run begins first, because tasks depend on the run before",
+            ),
             Self::Paused => f.write_str("waits because the DAG is paused"),
             Self::NeverFits { pool, slots, size } => {
                 write!(f, "waits for ever: it needs {slots} slots of pool `{pool}`, which has {size}")

@@ -182,6 +182,8 @@ spelled! {
         Cancelled = "cancelled",
         /// It has a place among the DAG's active runs.
         Started = "started",
+        /// It can only wait for an earlier run, which is queued.
+        GaveWay = "put behind an earlier run",
         /// Every instance is final and no leaf failed.
         Succeeded = "succeeded",
         /// Every instance is final and a leaf failed, or it timed out.
@@ -238,6 +240,7 @@ pub fn next_run(state: RunState, input: RunInput) -> Result<RunState, Illegal<Ru
     use RunState as S;
     match (state, input) {
         (S::Queued, I::Started) => Ok(S::Running),
+        (S::Running, I::GaveWay) => Ok(S::Queued),
         (S::Running, I::Succeeded) => Ok(S::Success),
         (S::Running, I::Failed) => Ok(S::Failed),
         (S::Queued | S::Running, I::Cancelled) => Ok(S::Cancelled),
@@ -278,7 +281,7 @@ impl RunInput {
     fn comes_in(self, phase: Phase) -> bool {
         match self {
             Self::Reopened | Self::Cancelled => phase == Phase::Apply,
-            Self::Started | Self::Succeeded | Self::Failed => phase == Phase::Plan,
+            Self::Started | Self::GaveWay | Self::Succeeded | Self::Failed => phase == Phase::Plan,
         }
     }
 }

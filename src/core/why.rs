@@ -18,6 +18,9 @@ pub fn why(dag: &Dag, run: &Run, room: &Capacity, ti: TiRef, now: Timestamp) -> 
             if room.paused {
                 return Reason::Paused;
             }
+            if room.earlier_waits && room.other_active_runs < room.runs_max(dag) {
+                return Reason::WaitsForEarlier;
+            }
             Reason::WaitsForRuns { active: room.other_active_runs, limit: room.runs_max(dag) }
         }
         TaskState::None => {

@@ -53,8 +53,7 @@ pub(super) fn random_dag(dice: &mut Dice, name: &str, version: usize, pool_sizes
         tasks.push(task);
     }
     let settings = DagSettings {
-        // A run that waits for the one before it must not take its place: see `sim`'s own words on this.
-        max_active_runs: if looks_back { 100 } else { 1 + dice.below(3) as u32 },
+        max_active_runs: 1 + dice.below(3) as u32,
         max_active_tasks: if dice.percent(70) { 16 } else { 1 + dice.below(3) as u32 },
         fail_fast: dice.percent(12),
         dagrun_timeout: dice.percent(12).then(|| seconds(dice.between(20, 90))),

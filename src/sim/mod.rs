@@ -27,10 +27,6 @@
 //! | I12 | every scheduled instant up to the cursor was fired or noted as skipped, once |
 //! | I13 | what a caller was told is so |
 //! | retries, losses | an attempt that failed, and only that, uses a retry; the third loss poisons |
-//!
-//! # What it does not show
-//! A DAG whose `max_active_runs` is small and whose tasks wait for the run before can wait for ever: a younger
-//! run holds the place that the older one, cleared, needs. The worlds here keep away from that.
 
 mod calendar;
 mod campaign;

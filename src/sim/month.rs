@@ -199,6 +199,11 @@ impl Stretch<'_> {
                 .filter(limited)
                 .map(|ix| (ix, holding(ix)))
                 .collect(),
+            earlier_waits: self
+                .open
+                .iter()
+                .any(|&run| run < place && self.runs[run].run.state == RunState::Queued)
+                && self.dag.tasks().iter().any(|task| task.depends_on_past || task.wait_for_downstream),
             previous: place.checked_sub(1).map(|before| self.states_of(&self.runs[before].run)),
             ..Capacity::default()
         }

@@ -72,6 +72,9 @@ impl World {
                 self.seen.note(Situation::TornDown);
             }
         }
+        if commit.decision.run_change.as_ref().is_some_and(|change| change.reason == Reason::GaveWay) {
+            self.seen.note(Situation::GaveWay);
+        }
         if commit.decision.expanded.iter().any(|&(_, length)| length > 0) {
             self.seen.note(Situation::Mapped);
         }

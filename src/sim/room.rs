@@ -22,6 +22,7 @@ impl World {
             active_runs_max: None,
             other_active_tis: self.other_active_tis(run),
             previous: self.previous(run).map(|previous| self.states_of(previous)),
+            earlier_waits: self.earlier_waits(run),
             paused: self.store.dags[row.dag].paused,
         }
     }
@@ -86,6 +87,18 @@ impl World {
         let others = self.store.runs.iter().enumerate();
         let before = others.filter(|(_, it)| it.dag == row.dag && it.rows.birth.logical_date < date);
         before.max_by_key(|(number, it)| (it.rows.birth.logical_date, *number)).map(|(number, _)| number)
+    }
+
+    /// Whether a run of an earlier date of the same DAG waits for its place.
+    fn earlier_waits(&self, run: RunNo) -> bool {
+        let row = &self.store.runs[run];
+        let looks_back =
+            row.pinned.tasks().iter().any(|task| task.depends_on_past || task.wait_for_downstream);
+        let date = row.rows.birth.logical_date;
+        looks_back
+            && self.store.open.iter().map(|&other| &self.store.runs[other]).any(|it| {
+                it.dag == row.dag && it.rows.state == RunState::Queued && it.rows.birth.logical_date < date
+            })
     }
 
     fn states_of(&self, run: RunNo) -> PreviousRun {

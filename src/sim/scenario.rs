@@ -130,6 +130,7 @@ fn room_text(dag: &Dag, room: &Capacity) -> String {
     for (task, state) in room.previous.iter().flat_map(|previous| &previous.states) {
         words.push(format!("previous.{task}={state}"));
     }
+    words.extend(room.earlier_waits.then(|| "earlier_waits=yes".to_owned()));
     words.push(format!("paused={}", if room.paused { "yes" } else { "no" }));
     words.join(" ")
 }

@@ -59,6 +59,7 @@ situations! {
     PausedInFlight = "a DAG was paused while runs of it were under way",
     PoolFull = "a pool was full",
     RunWaited = "a run waited for a place among the active runs",
+    GaveWay = "a run went back behind an earlier one that it waits for",
     PastWaited = "a task waited for the run before",
     Retried = "an attempt failed and was repeated",
     GaveUp = "a task failed for good",

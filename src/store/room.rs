@@ -43,6 +43,12 @@ const ACTIVE_RUNS: &str = "SELECT b.max_active_runs, (SELECT COUNT(*) FROM dag_r
              AND o.backfill_id IS NOT DISTINCT FROM r.backfill_id) \
      FROM dag_run AS r LEFT JOIN backfill AS b ON b.backfill_id = r.backfill_id \
      WHERE r.dag_id = $1 AND r.run_id = $2";
+/// Whether a run of an earlier date waits for its place; in a backfill that begins with the newest none is earlier.
+const EARLIER_WAITS: &str = "SELECT COUNT(*) FROM dag_run AS e JOIN dag_run AS r ON e.dag_id = r.dag_id \
+         LEFT JOIN backfill AS b ON b.backfill_id = r.backfill_id \
+     WHERE r.dag_id = $1 AND r.run_id = $2 AND e.state IN ('queued', 'running') AND e.state = 'queued' \
+         AND e.logical_date_us < r.logical_date_us AND e.backfill_id IS NOT DISTINCT FROM r.backfill_id \
+         AND NOT COALESCE(b.backwards, FALSE)";
 const IS_PAUSED: &str = "SELECT paused FROM dag WHERE dag_id = $1";
 const ACTIVE_TIS: &str = "SELECT t.task_id, COUNT(*) FROM task_instance AS t JOIN dag_run AS r ON r.run_no = t.run_no \
      WHERE r.dag_id = $1 AND r.run_id <> $2 AND r.state = 'running' AND t.state IN ('queued', 'running') \
@@ -87,6 +93,8 @@ pub struct Room {
     pub other_active_tis: BTreeMap<TaskId, u32>,
     /// The run before.
     pub previous: Option<PreviousRun>,
+    /// Whether a run of an earlier date is queued; asked for with the run before.
+    pub earlier_waits: bool,
     /// Whether the DAG is paused.
     pub paused: bool,
 }
@@ -186,6 +194,8 @@ impl Store {
         }
         if asked.previous {
             room.previous = self.previous(&names).await?;
+            let row = self.read(EARLIER_WAITS, &names).await?;
+            room.earlier_waits = row.first().map_or(Ok(0), |row| row.int(0))? > 0;
         }
         Ok(room)
     }

@@ -171,6 +171,7 @@ struct Room {
     other_runs: u32,
     other_tis: BTreeMap<TaskIx, u32>,
     previous: Option<PreviousRun>,
+    earlier_waits: bool,
     paused: bool,
 }
 
@@ -196,6 +197,7 @@ impl Room {
                     let states = &mut self.previous.get_or_insert_default().states;
                     states.insert(TaskId::parse(name).unwrap(), state);
                 }
+                "earlier_waits" => self.earlier_waits = value == "yes",
                 "paused" => self.paused = value == "yes",
                 other => panic!("what is room `{other}`?"),
             }
@@ -224,6 +226,7 @@ impl Room {
             other_active_runs: self.other_runs,
             other_active_tis: self.other_tis.clone(),
             previous: self.previous.clone(),
+            earlier_waits: self.earlier_waits,
             paused: self.paused,
         }
     }

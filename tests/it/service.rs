@@ -339,6 +339,51 @@ tasks:
     }
 }
 
+#[test]
+fn a_run_that_waits_for_its_past_lets_the_cleared_run_before_it_go_first() {
+    let served = Served::start(
+        "dag_id: past
+max_active_runs: 1
+tasks:
+  - {id: careful, type: bash, command: 'test -e ../mended', depends_on_past: true}
+",
+        4,
+    );
+    served.until_said("the DAG is taken up");
+    let trigger = |day: &str, run: &str| {
+        served.text(&["dags", "trigger", "past", "--logical-date", day, "--run-id", run]);
+    };
+    trigger("2026-01-01", "one");
+    served.until(&["runs", "show", "past", "one"], "past one: failed");
+    trigger("2026-01-02", "two");
+    trigger("2026-01-03", "three");
+    served.until(&["runs", "why", "past", "two"], "`careful` is `failed` there and `depends_on_past` is set");
+    served.until(&["runs", "why", "past", "three"], "`max_active_runs` is 1");
+    fs::write(served.folder.path().join("mended"), "").unwrap();
+    served.text(&["runs", "clear", "past", "one"]);
+    for run in ["one", "two", "three"] {
+        served.until(&["runs", "show", "past", run], &format!("past {run}: success"));
+    }
+}
+
+#[test]
+fn a_backwards_backfill_of_tasks_that_depend_on_the_past_is_refused() {
+    let served = Served::start(
+        "dag_id: past\nschedule: '@daily'\ntasks:\n  - {id: careful, type: noop, depends_on_past: true}\n",
+        1,
+    );
+    served.until_said("the DAG is taken up");
+    let backfill = ["dags", "backfill", "past", "--from", "2025-01-01", "--to", "2025-01-03", "--backwards"];
+    let refused = served.cli(&backfill);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("`careful` depends on the run before, so the newest interval cannot begin"),
+        "{said}"
+    );
+    assert!(said.contains("hint: backfill forwards"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clear_with_latest_carries_the_run_over_to_the_newest_version() {
     let version = |b: &str| {

@@ -76,6 +76,7 @@ on_both! {
     schedules::a_paused_or_lost_dag_is_not_due,
     schedules::runs_start_in_order_within_the_limit_and_backfills_last,
     schedules::a_run_is_found_by_its_time_and_by_what_waits_for_a_worker,
+    schedules::an_earlier_run_that_waits_for_its_place_is_seen,
     schedules::the_run_before_is_the_one_with_the_date_before,
     events::a_success_is_news_for_every_dag_that_follows_an_asset,
     events::a_commit_that_is_refused_is_no_news,

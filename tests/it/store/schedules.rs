@@ -135,3 +135,25 @@ pub(crate) async fn the_run_before_is_the_one_with_the_date_before(home: Home) {
     assert_eq!(previous.states[&dag.task(0).id], TaskState::None);
     assert!(matches!(home.store.create_run(&births[0], &dag).await.unwrap(), Created::Existed(_)));
 }
+
+pub(crate) async fn an_earlier_run_that_waits_for_its_place_is_seen(home: Home) {
+    let (dag, seen) = served(&home, 16).await;
+    let births: Vec<_> = (1..4).map(|second| at(&dag, RunType::Scheduled, second)).collect();
+    home.store.fire(&seen, &dag, &firing(births.clone()), NOW).await.unwrap();
+    let backwards = Backfill { id: "b".into(), dag_id: dag.id.clone(), max_active_runs: 1, backwards: true };
+    let past = [at(&dag, RunType::Backfill, 1), at(&dag, RunType::Backfill, 2)];
+    home.store.create_backfill(&backwards, &past, &dag, NOW).await.unwrap();
+    let waits = async |birth: &RunBirth| {
+        let asked = RoomAsked { previous: true, ..RoomAsked::default() };
+        home.store.room(&birth.key, asked).await.unwrap().earlier_waits
+    };
+    assert_eq!((waits(&births[0]).await, waits(&births[1]).await), (false, true));
+    assert!(!waits(&past[1]).await, "the newest interval goes first there");
+    start(&home, &dag, "scheduled__1").await.unwrap();
+    assert_eq!(
+        (waits(&births[1]).await, waits(&births[2]).await),
+        (false, true),
+        "it runs and waits no more"
+    );
+    assert!(!home.store.room(&births[2].key, RoomAsked::default()).await.unwrap().earlier_waits, "not asked");
+}
