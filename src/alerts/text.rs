@@ -87,7 +87,11 @@ fn next_commands(problem: &Problem) -> Vec<String> {
     let subject = key.subject.as_deref().unwrap_or_default();
     let run = problem.last_run_id.as_ref().map_or("", |run| run.as_str());
     match key.kind {
-        AlertKind::TaskFailed | AlertKind::Poisoned => vec![
+        AlertKind::TaskFailed
+        | AlertKind::Poisoned
+        | AlertKind::GateBlocked
+        | AlertKind::Anomaly
+        | AlertKind::Shift => vec![
             format!("mainspring tasks logs {dag} {subject} --run-id {run}"),
             format!("mainspring runs why {dag} {run} {subject}"),
         ],

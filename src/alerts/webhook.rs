@@ -216,6 +216,9 @@ fn labels(problem: &Problem) -> Value {
             AlertKind::RunFailed
             | AlertKind::TaskFailed
             | AlertKind::Poisoned
+            | AlertKind::GateBlocked
+            | AlertKind::Anomaly
+            | AlertKind::Shift
             | AlertKind::DeadlineMissed
             | AlertKind::ScheduleStalled => "task_id",
         };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Assignment, SharedOutputs};
 use crate::core::dag::{Dag, Task};
 use crate::core::ids::{DagHash, DagId, Fence, RunId, RunKey, TaskId, Timestamp};
-use crate::core::run::{Outcome, Outputs, RunBirth, RunType, Severity, TiRef};
+use crate::core::run::{Outcome, Outputs, RunBirth, RunType, Severity, Sign, SignKind, TiRef};
 
 /// Both ends must speak the same version.
 pub const PROTOCOL: u32 = 1;
@@ -177,6 +177,9 @@ pub struct Left {
     pub json: String,
     /// The length of each member that is a list.
     pub list_lengths: Vec<(String, u32)>,
+    /// What people should hear of: kind and text.
+    #[serde(default)]
+    pub signs: Vec<(String, String)>,
 }
 
 /// An attempt to be made.
@@ -290,6 +293,7 @@ impl From<&Outputs> for Left {
         Self {
             json: outputs.json.to_string(),
             list_lengths: outputs.list_lengths.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+            signs: outputs.signs.iter().map(|sign| (sign.kind.to_string(), sign.text.to_string())).collect(),
         }
     }
 }
@@ -304,7 +308,12 @@ impl Left {
                 .map_err(|e| Garbled(format!("outputs must be a JSON object: {e}")))?;
         }
         let list_lengths = self.list_lengths.into_iter().map(|(name, n)| (name.into(), n)).collect();
-        Ok(Outputs { json: self.json.into(), list_lengths })
+        let sign = |(kind, text): (String, String)| {
+            let kind = SignKind::parse(&kind).ok_or_else(|| Garbled(format!("`{kind}` is no sign")))?;
+            Ok(Sign { kind, text: text.into() })
+        };
+        let signs = self.signs.into_iter().map(sign).collect::<Result<_, _>>()?;
+        Ok(Outputs { json: self.json.into(), list_lengths, signs })
     }
 }
 
@@ -435,7 +444,11 @@ mod tests {
 
     #[test]
     fn every_outcome_arrives_as_it_was_sent() {
-        let outputs = Outputs { json: r#"{"rows":[1,2]}"#.into(), list_lengths: vec![("rows".into(), 2)] };
+        let outputs = Outputs {
+            json: r#"{"rows":[1,2]}"#.into(),
+            list_lengths: vec![("rows".into(), 2)],
+            signs: vec![Sign { kind: SignKind::Shift, text: "drift".into() }],
+        };
         for outcome in [
             Outcome::Succeeded(Outputs::default()),
             Outcome::Succeeded(outputs.clone()),
@@ -444,6 +457,7 @@ mod tests {
             Outcome::Skipped { why: "no".into() },
             Outcome::Deferred { until: Timestamp(7) },
             Outcome::Failed { error: "x".into(), severity: Severity::TimedOut },
+            Outcome::Failed { error: "x".into(), severity: Severity::Blocked },
             Outcome::Interrupted,
         ] {
             let text = serde_json::to_string(&End::from(&outcome)).unwrap();
@@ -454,7 +468,7 @@ mod tests {
 
     #[test]
     fn outputs_that_are_no_object_are_refused() {
-        let left = |json: &str| Left { json: json.into(), list_lengths: Vec::new() };
+        let left = |json: &str| Left { json: json.into(), ..Left::default() };
         for json in ["[1]", "{", "7"] {
             assert!(End::Succeeded { left: left(json) }.outcome().is_err(), "{json}");
         }

@@ -32,6 +32,12 @@ spelled! {
         TaskFailed = "task_failed",
         /// A task was given up because its workers were lost again and again.
         Poisoned = "poisoned",
+        /// A gate refused to publish: what was published before stays.
+        GateBlocked = "gate_blocked",
+        /// A figure left its own past, though the task that watches it went on.
+        Anomaly = "anomaly",
+        /// Data or segments are no longer what they were, though the task that watches them went on.
+        Shift = "shift",
         /// A run has not succeeded in time.
         DeadlineMissed = "deadline_missed",
         /// A schedule did not fire when it should have.
@@ -56,7 +62,7 @@ spelled! {
 /// Trouble that a step found in its run; part of the [`Decision`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// What kind of trouble: `RunFailed`, `TaskFailed` or `Poisoned`.
+    /// What kind of trouble: `RunFailed`, `TaskFailed`, `Poisoned`, `GateBlocked`, `Anomaly` or `Shift`.
     pub kind: AlertKind,
     /// The task instance, if it is about one.
     pub ti: Option<TiRef>,
@@ -64,6 +70,34 @@ pub struct Alert {
     pub tries: u32,
     /// What went wrong, in one or more lines.
     pub error: Arc<str>,
+}
+
+spelled! {
+    /// What a task that succeeds may have seen.
+    SignKind {
+        /// A figure left its own past.
+        Anomaly = "anomaly",
+        /// Data or segments are no longer what they were.
+        Shift = "shift",
+    }
+}
+
+impl From<SignKind> for AlertKind {
+    fn from(kind: SignKind) -> Self {
+        match kind {
+            SignKind::Anomaly => Self::Anomaly,
+            SignKind::Shift => Self::Shift,
+        }
+    }
+}
+
+/// Trouble that a task saw in its data and went on. It is over when the task succeeds without seeing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// What kind.
+    pub kind: SignKind,
+    /// What was seen, in one or more lines.
+    pub text: Arc<str>,
 }
 
 /// What the end of a run shows to be well again; part of the [`Decision`] that ends it.
@@ -226,6 +260,9 @@ fn summary(dag: &Dag, alert: &Alert) -> String {
         }
         AlertKind::TaskFailed => format!("task {place} of `{dag}` failed"),
         AlertKind::Poisoned => format!("task {place} of `{dag}` was given up: its workers were lost"),
+        AlertKind::GateBlocked => format!("{place} of `{dag}` blocked what was to be published"),
+        AlertKind::Anomaly => format!("{place} of `{dag}` saw a figure leave its past"),
+        AlertKind::Shift => format!("{place} of `{dag}` saw its data shift"),
         AlertKind::RunFailed
         | AlertKind::DeadlineMissed
         | AlertKind::ScheduleStalled
@@ -292,16 +329,23 @@ fn routes(named: &[Arc<str>]) -> Vec<Arc<str>> {
 /// Whether the end of a run ends this open problem of its DAG.
 ///
 /// A task's problem ends with a success of the task that is not older than its last failure, or when a version
-/// of the DAG without the task succeeds; the problems of runs end with any run's success. A problem with the
-/// schedule is not judged by runs.
+/// of the DAG without the task succeeds; what a success saw ends with a later success that does not see it. The
+/// problems of runs end with any run's success. A problem with the schedule is not judged by runs.
 #[must_use]
 pub fn is_over(problem: &Problem, recovery: &Recovery) -> bool {
     match problem.key.kind {
         AlertKind::RunFailed | AlertKind::DeadlineMissed => recovery.run_succeeded,
-        AlertKind::TaskFailed | AlertKind::Poisoned => {
+        AlertKind::TaskFailed
+        | AlertKind::Poisoned
+        | AlertKind::GateBlocked
+        | AlertKind::Anomaly
+        | AlertKind::Shift => {
+            let is_sign = matches!(problem.key.kind, AlertKind::Anomaly | AlertKind::Shift);
+            // The success that saw it is no proof that it is over.
+            let proves = |at: Timestamp| at > problem.last_seen || (at == problem.last_seen && !is_sign);
             let subject = problem.key.subject.as_deref().unwrap_or_default();
             match recovery.tasks.iter().find(|(task, _)| task.as_str() == subject) {
-                Some((_, at)) => at.is_some_and(|at| at >= problem.last_seen),
+                Some((_, at)) => at.is_some_and(proves),
                 None => recovery.run_succeeded,
             }
         }

@@ -107,6 +107,9 @@ impl Step<'_> {
         if *outputs != Outputs::default() {
             self.decision.outputs.push((ti, outputs.clone()));
         }
+        for sign in &outputs.signs {
+            self.alert_task(sign.kind.into(), ti, sign.text.clone());
+        }
         if !self.dag.task(ti.task).outlets.is_empty() {
             self.decision.published.push(ti);
         }
@@ -162,7 +165,7 @@ impl Step<'_> {
         let task = self.dag.task(ti.task);
         let try_number = self.instance(ti).try_number;
         let decision = match severity {
-            Severity::Permanent => RetryDecision::GiveUp,
+            Severity::Permanent | Severity::Blocked => RetryDecision::GiveUp,
             Severity::Retryable | Severity::TimedOut => {
                 let salt = retry::salt(&self.run.birth.key, &task.id, ti.map_index);
                 retry::after_failure(&task.retry, try_number, self.now, salt)
@@ -177,7 +180,9 @@ impl Step<'_> {
             RetryDecision::GiveUp => {
                 self.shift(ti, TaskInput::Failed, Reason::GaveUp { error: error.clone() }, |_| {});
                 if !mutant::is(Mutant::GiveUpIsSilent) {
-                    self.alert_task(AlertKind::TaskFailed, ti, error.clone());
+                    let is_gate = severity == Severity::Blocked;
+                    let kind = if is_gate { AlertKind::GateBlocked } else { AlertKind::TaskFailed };
+                    self.alert_task(kind, ti, error.clone());
                 }
             }
         }

@@ -63,6 +63,8 @@ spelled! {
         Retryable = "retryable",
         /// No attempt can help.
         Permanent = "permanent",
+        /// The task is a gate, and what it judged may not be published. No attempt can help.
+        Blocked = "blocked",
         /// The attempt took longer than `execution_timeout`.
         TimedOut = "timed_out",
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use super::alert::{Alert, AlertKind};
+pub use super::alert::{Alert, AlertKind, Sign, SignKind};
 use super::dag::{Dag, TaskIx};
 pub use super::decision::{
     Capacity, Change, Claim, Decision, Input, Outcome, PoolUse, PreviousRun, Refusal, RunChange, Severity,
@@ -108,6 +108,8 @@ pub struct Outputs {
     pub json: Arc<str>,
     /// The length of each member that is a list, by name: what `expand` needs to know.
     pub list_lengths: Vec<(Arc<str>, u32)>,
+    /// What people should hear of though the attempt succeeded.
+    pub signs: Vec<Sign>,
 }
 
 /// What is so by birth: the part of a run that never changes.

@@ -158,6 +158,9 @@ async fn settled(
                 | AlertKind::RunFailed
                 | AlertKind::TaskFailed
                 | AlertKind::Poisoned
+                | AlertKind::GateBlocked
+                | AlertKind::Anomaly
+                | AlertKind::Shift
                 | AlertKind::DeadlineMissed,
                 _,
             ) => None,

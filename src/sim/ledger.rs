@@ -154,7 +154,7 @@ impl Checker {
         tally.0 += 1;
         let failures = tally.0;
         let retries = commit.dag.task(ti.task).retry.retries;
-        let again = *severity != Severity::Permanent && failures <= retries;
+        let again = !matches!(severity, Severity::Permanent | Severity::Blocked) && failures <= retries;
         let then = path(change).next().unwrap_or(change.to.state);
         let expected = if again { TaskState::UpForRetry } else { TaskState::Failed };
         self.demand(then == expected, "retries", run, || {
@@ -318,8 +318,9 @@ impl Checker {
             .filter(|it| by_person(commit, it.ti))
             .map(|it| it.ti.task)
             .collect();
-        let told: BTreeSet<usize> =
-            commit.decision.alerts.iter().filter_map(|alert| alert.ti).map(|ti| ti.task).collect();
+        let of_failure = |kind: AlertKind| !matches!(kind, AlertKind::Anomaly | AlertKind::Shift);
+        let alerts = commit.decision.alerts.iter().filter(|alert| of_failure(alert.kind));
+        let told: BTreeSet<usize> = alerts.filter_map(|alert| alert.ti).map(|ti| ti.task).collect();
         let differ: Vec<_> =
             failed.symmetric_difference(&told).filter(|task| !marked.contains(task)).collect();
         self.demand(differ.is_empty(), "I10", run, || {

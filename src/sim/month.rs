@@ -74,7 +74,7 @@ pub fn replay(dag: &Dag, from: Timestamp, span: Duration) -> Replay {
         Some(Expand::Output { key, .. }) => Some((key.as_str().into(), LIST_LENGTH)),
         Some(Expand::Fixed(_)) | None => None,
     });
-    let left = Outputs { json: "{}".into(), list_lengths: lists.collect() };
+    let left = Outputs { json: "{}".into(), list_lengths: lists.collect(), ..Outputs::default() };
     let mut stretch = Stretch { dag, now: from, runs: Vec::new(), open: BTreeSet::new(), left };
     let (end, mut cursor, mut skipped) = (from.plus(span), None, Vec::new());
     let mut next_fire = Some(from);

@@ -350,10 +350,11 @@ impl World {
 fn outputs(dice: &mut Dice) -> Outputs {
     match dice.below(10) {
         0 => Outputs::default(),
-        1 => Outputs { json: "{}".into(), list_lengths: Vec::new() },
+        1 => Outputs { json: "{}".into(), ..Outputs::default() },
         _ => Outputs {
             json: "{}".into(),
             list_lengths: vec![(LIST.into(), u32::try_from(dice.below(4)).expect("it is small"))],
+            ..Outputs::default()
         },
     }
 }

@@ -102,12 +102,15 @@ impl Sights {
     }
 
     /// Writes them with their letters. What the end of a run resolves comes first: what fails in the same commit
-    /// is open after it.
+    /// is open after it. What a success saw again in the same commit goes on.
     pub(super) async fn write(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let goes_on = |key: &ProblemKey| {
+            self.events.iter().any(|event| matches!(event, Sight::There(seen) if seen.key == *key))
+        };
         if let Some((dag_id, recovery)) = &self.recovery {
             for row in tx.fetch_all(OPEN_OF_DAG, &[dag_id.as_str().into()]).await? {
                 let kept = Kept::read(&row)?;
-                if alert::is_over(&kept.problem, recovery) {
+                if alert::is_over(&kept.problem, recovery) && !goes_on(&kept.problem.key) {
                     kept.resolve(tx, now).await?;
                 }
             }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use crate::core::alert::Sign;
 use crate::core::ids::{DagId, Fence, RunId, TaskId, Timestamp};
 
 /// Something wrong with a task's settings that can be seen before anything runs.
@@ -136,6 +137,8 @@ pub struct TaskOutput {
     pub outputs: Map<String, Value>,
     /// What happens to the tasks downstream.
     pub flow: Flow,
+    /// What people should hear of though the task succeeded; it is a problem until the task succeeds without it.
+    pub signs: Vec<Sign>,
 }
 
 /// What a successful attempt means for the tasks downstream.
@@ -173,7 +176,7 @@ impl TaskOutput {
                 Map::from_iter([("value".to_owned(), value)])
             }
         };
-        Self { outputs, flow: Flow::Continue }
+        Self { outputs, flow: Flow::Continue, signs: Vec::new() }
     }
 }
 
@@ -186,6 +189,9 @@ pub enum TaskError {
     /// No attempt can help: wrong settings, wrong data.
     #[error("{0}")]
     Permanent(String),
+    /// A gate refused: what it judged is not published, and what was published before stays.
+    #[error("{0}")]
+    Blocked(String),
     /// A program ended with a code other than 0; `retry_on` may judge it by that.
     #[error("{text}")]
     Exited {

@@ -15,7 +15,7 @@ use super::{Settings, task_log};
 use crate::control::Assignment;
 use crate::core::dag::Task;
 use crate::core::ids::DagHash;
-use crate::core::run::{Outcome, Outputs, Severity, UNMAPPED};
+use crate::core::run::{Outcome, Outputs, Severity, Sign, UNMAPPED};
 use crate::tasks::template::{Renderer, Scope};
 use crate::tasks::{self, Flow, TaskContext, TaskError, TaskOutput, Work};
 
@@ -148,7 +148,7 @@ pub(super) async fn make(
     };
     let ended = AssertUnwindSafe(ended).catch_unwind().await;
     let outcome = match ended {
-        Ok(Ok(Ended::Did(output))) => succeeded(output),
+        Ok(Ok(Ended::Did(output))) => succeeded(output, &mask),
         Ok(Ok(Ended::TimedOut(limit))) => failed(
             format!("the attempt took longer than its execution_timeout of {}", show(limit)),
             Severity::TimedOut,
@@ -341,10 +341,12 @@ fn scope(prepared: &Prepared, task: &Task, assignment: &Assignment, cx: &TaskCon
     }
 }
 
-fn succeeded(output: TaskOutput) -> Outcome {
-    let TaskOutput { outputs, flow } = output;
+fn succeeded(output: TaskOutput, mask: &Mask) -> Outcome {
+    let TaskOutput { outputs, flow, signs } = output;
+    let hidden = |sign: Sign| Sign { text: mask.hide(&sign.text).into_owned().into(), ..sign };
+    let signs = signs.into_iter().map(hidden).collect();
     let outputs = match pack(outputs) {
-        Ok(outputs) => outputs,
+        Ok(outputs) => Outputs { signs, ..outputs },
         Err(error) => return failed(error, Severity::Permanent),
     };
     match flow {
@@ -376,7 +378,7 @@ fn pack(outputs: Map<String, Value>) -> Result<Outputs, String> {
             json.len()
         ));
     }
-    Ok(Outputs { json: json.into(), list_lengths })
+    Ok(Outputs { json: json.into(), list_lengths, signs: Vec::new() })
 }
 
 fn failed(error: String, severity: Severity) -> Outcome {
@@ -385,6 +387,7 @@ fn failed(error: String, severity: Severity) -> Outcome {
 
 fn severity(error: &TaskError, retry_on: Option<&RetryOn>) -> Severity {
     let may_help = match error {
+        TaskError::Blocked(_) => return Severity::Blocked,
         TaskError::Permanent(_) => false,
         TaskError::Retryable(text) => {
             retry_on.is_none_or(|rule| rule.exit_codes.is_empty() && text_allows(rule, text))

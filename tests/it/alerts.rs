@@ -22,6 +22,8 @@ on_both! {
     problems::a_task_that_succeeds_in_a_failed_run_is_well_again,
     problems::a_run_that_times_out_has_a_problem_of_its_own,
     problems::a_poisoned_task_is_told_as_that,
+    problems::what_a_success_saw_is_one_problem_until_a_success_does_not_see_it,
+    problems::a_gate_that_refuses_is_told_as_that_and_not_tried_again,
     problems::trouble_outside_of_runs_is_one_occurrence_until_it_is_over,
     problems::a_commit_that_is_refused_tells_nobody,
     problems::the_database_itself_refuses_columns_that_contradict_each_other,

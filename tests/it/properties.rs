@@ -73,7 +73,11 @@ fn random_input(dice: &mut Dice<'_>, run: &Run, now: Timestamp) -> Input {
     let ti = pick_from[dice.below(pick_from.len())];
     let current = run.instance(ti).unwrap().fence;
     let fence = if dice.below(8) == 0 { Fence(dice.below(4) as i64) } else { current };
-    let outputs = Outputs { json: "{}".into(), list_lengths: vec![("rows".into(), dice.below(4) as u32)] };
+    let outputs = Outputs {
+        json: "{}".into(),
+        list_lengths: vec![("rows".into(), dice.below(4) as u32)],
+        ..Outputs::default()
+    };
     let error = "boom".into();
     let outcome = match dice.below(12) {
         0..=3 => Outcome::Succeeded(outputs),
@@ -214,7 +218,11 @@ fn finish(dag: &Dag, run: &mut Run, mut now: Timestamp) {
         let running = run.instances().filter(|(_, it)| it.state == TaskState::Running);
         inputs = running
             .map(|(ti, it)| {
-                let outputs = Outputs { json: "{}".into(), list_lengths: vec![("rows".into(), 2)] };
+                let outputs = Outputs {
+                    json: "{}".into(),
+                    list_lengths: vec![("rows".into(), 2)],
+                    ..Outputs::default()
+                };
                 Input::Reported { ti, fence: it.fence, outcome: Outcome::Succeeded(outputs) }
             })
             .collect();

@@ -283,6 +283,7 @@ fn input_of(dag: &Dag, run: &Run, text: &str) -> Input {
     let outputs = Outputs {
         json: if list.is_some() { "{}".into() } else { "".into() },
         list_lengths: list.iter().map(|(key, length)| (Arc::from(*key), length.parse().unwrap())).collect(),
+        ..Outputs::default()
     };
     let outcome = match verb {
         "succeed" => Outcome::Succeeded(outputs),
@@ -297,6 +298,7 @@ fn input_of(dag: &Dag, run: &Run, text: &str) -> Input {
         "fail" => {
             let severity = match () {
                 () if has("permanent") => Severity::Permanent,
+                () if has("blocked") => Severity::Blocked,
                 () if has("timed_out") => Severity::TimedOut,
                 () => Severity::Retryable,
             };

@@ -97,7 +97,7 @@ mod tests {
     fn done(fence: i64, bytes: usize) -> Done {
         let claim =
             ClaimName { dag_id: "d".into(), run_id: "r".into(), task_id: "t".into(), map_index: -1, fence };
-        let left = Left { json: "x".repeat(bytes), list_lengths: Vec::new() };
+        let left = Left { json: "x".repeat(bytes), ..Left::default() };
         Done { ticket: Ticket { claim, task: 0, token: String::new() }, end: End::Succeeded { left } }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mainspring::core::alert::{AlertEvent, Problem, ProblemState, Trouble};
 use mainspring::core::dag::DagSettings;
 use mainspring::core::ids::{DagId, Fence, SessionId, Timestamp};
-use mainspring::core::run::{Capacity, Input};
+use mainspring::core::run::{Capacity, Input, Outcome, Outputs, Severity, Sign, SignKind};
 use mainspring::core::state::{RunState, TaskState};
 use mainspring::core::step::step;
 use mainspring::store::{ErrorClass, Letter, LetterState, ProblemFilter, Store};
@@ -191,6 +191,57 @@ pub(crate) async fn a_poisoned_task_is_told_as_that(home: Home) {
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!(all[0].key.to_string(), "sales/load/poisoned");
     assert_eq!(all[0].error, "poisoned: its worker was lost 3 times");
+}
+
+fn succeeds_and_saw(kind: SignKind, text: &str) -> Outcome {
+    Outcome::Succeeded(Outputs { signs: vec![Sign { kind, text: text.into() }], ..Outputs::default() })
+}
+
+pub(crate) async fn what_a_success_saw_is_one_problem_until_a_success_does_not_see_it(home: Home) {
+    let dag = stored(&home.store, "shop", vec![task("check", 2), task("other", 0)], &["oncall"]).await;
+    let saw = |id: &str, _: u32| {
+        if id == "check" { succeeds_and_saw(SignKind::Shift, "drift of money") } else { succeeds() }
+    };
+    for (run_id, seconds) in [("one", 0), ("two", 60)] {
+        let state = told(&home.store, &dag, run_id, after(MIDNIGHT, seconds), saw).await;
+        assert_eq!(state, RunState::Success);
+    }
+    let all = problems(&home.store).await;
+    let [problem] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(problem.key.to_string(), "shop/check/shift");
+    assert_eq!((problem.state, problem.occurrences), (ProblemState::Open, 2));
+    assert_eq!(problem.summary, "`check` of `shop` saw its data shift");
+    assert_eq!(problem.error, "drift of money");
+    // A failure is another problem, and no proof that the data are as they were.
+    let breaks = |id: &str, _: u32| if id == "check" { fails("boom") } else { succeeds() };
+    told(&home.store, &dag, "three", after(MIDNIGHT, 120), breaks).await;
+    let other = |id: &str, _: u32| {
+        if id == "check" { succeeds_and_saw(SignKind::Anomaly, "half the rows") } else { succeeds() }
+    };
+    told(&home.store, &dag, "four", after(MIDNIGHT, 180), other).await;
+    let told_of = [
+        "shop/check/shift open to oncall",
+        "shop/check/shift resolved to oncall",
+        "shop/check/task_failed open to oncall",
+        "shop/check/task_failed resolved to oncall",
+        "shop/check/anomaly open to oncall",
+    ];
+    assert_eq!(letters(&home.store).await, told_of);
+}
+
+pub(crate) async fn a_gate_that_refuses_is_told_as_that_and_not_tried_again(home: Home) {
+    let dag = stored(&home.store, "shop", vec![task("gate", 5)], &[]).await;
+    let refuses = |_: &str, _: u32| Outcome::Failed {
+        error: "stability(ari): 0.2".into(),
+        severity: Severity::Blocked,
+    };
+    told(&home.store, &dag, "bad", MIDNIGHT, refuses).await;
+    let all = problems(&home.store).await;
+    let [problem] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(problem.key.to_string(), "shop/gate/gate_blocked");
+    assert_eq!(problem.summary, "`gate` of `shop` blocked what was to be published");
+    told(&home.store, &dag, "good", after(MIDNIGHT, 60), |_, _| succeeds()).await;
+    assert_eq!(problems(&home.store).await[0].state, ProblemState::Resolved);
 }
 
 pub(crate) async fn trouble_outside_of_runs_is_one_occurrence_until_it_is_over(home: Home) {

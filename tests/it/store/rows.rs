@@ -17,7 +17,11 @@ async fn eventful(home: &Home) -> Driven {
     run.move_to(&[ti(0)], TaskState::UpForRetry).await;
     let again = run.change(ti(0), TaskState::Running, &[TaskState::Scheduled, TaskState::Queued]);
     run.commit(&Decision { changes: vec![again], ..Decision::default() }).await.unwrap();
-    let outputs = Outputs { json: r#"{"files":[1,2,3]}"#.into(), list_lengths: vec![("files".into(), 3)] };
+    let outputs = Outputs {
+        json: r#"{"files":[1,2,3]}"#.into(),
+        list_lengths: vec![("files".into(), 3)],
+        ..Outputs::default()
+    };
     let mut done = run.moving(&[ti(0)], TaskState::Success);
     done.outputs = vec![(ti(0), outputs)];
     done.expanded = vec![(1, 3)];
@@ -113,8 +117,10 @@ pub(crate) async fn a_repetition_after_a_clear_that_leaves_nothing_takes_the_out
     let mut run = home.run_of(tasks(1)).await;
     run.move_to(&[ti(0)], TaskState::Running).await;
     let mut done = run.moving(&[ti(0)], TaskState::Success);
-    done.outputs =
-        vec![(ti(0), Outputs { json: r#"{"a":[1]}"#.into(), list_lengths: vec![("a".into(), 1)] })];
+    done.outputs = vec![(
+        ti(0),
+        Outputs { json: r#"{"a":[1]}"#.into(), list_lengths: vec![("a".into(), 1)], ..Outputs::default() },
+    )];
     run.commit(&done).await.unwrap();
     let mut clear = run.moving(&[ti(0)], TaskState::None);
     (clear.changes[0].to.generation, clear.changes[0].to.try_number) = (1, 0);

@@ -28,7 +28,11 @@ pub(crate) async fn a_cancelled_placeholder_that_is_cleared_gives_way_to_its_lis
 pub(crate) async fn marking_a_repeated_attempt_keeps_what_the_first_one_left(home: Home) {
     let mut run = home.run_of(tasks(1)).await;
     let claim = |number| Input::Claimed { ti: ti(0), fence: fence(number), session: session("w") };
-    let left = Outputs { json: r#"{"files":[1]}"#.into(), list_lengths: vec![("files".into(), 1)] };
+    let left = Outputs {
+        json: r#"{"files":[1]}"#.into(),
+        list_lengths: vec![("files".into(), 1)],
+        ..Outputs::default()
+    };
     follow(&mut run, Input::Tick).await;
     follow(&mut run, claim(1)).await;
     follow(&mut run, Input::Reported { ti: ti(0), fence: fence(1), outcome: Outcome::Succeeded(left) }).await;
