@@ -18,6 +18,7 @@
 //! | 1 | [`sim`] | the deterministic simulator: the core among faults |
 //! | 1 | [`data`] | datasets, formats, sources, warehouses |
 //! | 1 | [`alerts`] | a channel per file: how people are told |
+//! | 1 | [`report`] | a clustering as one page that needs nothing else |
 //! | 2 | [`tasks`] | one file per kind of work |
 //! | 3 | [`dagbag`] | YAML to a DAG, all problems at once |
 //! | 4 | [`control`] | the single door to a run |
@@ -36,6 +37,8 @@ pub mod dagbag;
 #[cfg(feature = "data")]
 pub mod data;
 pub mod engine;
+#[cfg(feature = "ml")]
+pub mod report;
 pub mod secret;
 #[cfg(feature = "ml")]
 pub mod segment;

@@ -7,11 +7,13 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::dbscan::{distance_measure, within};
 use super::drift::Bins;
 use super::points::squared_distance;
 use super::prepare::{Preparation, PrepareError, Value};
-use super::rfm::Cuts;
+use super::rfm::{self, Cuts};
 use super::silhouette::Silhouette;
+use super::spec::{AlgorithmName, Grid, Metric, Rule};
 
 /// The format this code writes and reads.
 const FORMAT: &str = "segment-model/1";
@@ -23,8 +25,8 @@ const OUTLIER: f64 = 1.5;
 pub struct Model {
     /// `segment-model/1`.
     pub format: String,
-    /// `kmeans`.
-    pub algorithm: String,
+    /// How the segments were found.
+    pub algorithm: AlgorithmName,
     /// The key of all draws of the fit.
     pub seed: u64,
     /// Rows the model was fitted on.
@@ -43,15 +45,65 @@ pub struct Model {
     pub metrics: ModelMetrics,
 }
 
-/// How a prepared row gets its segment.
+/// How a row gets its segment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AssignRule {
-    /// `nearest_centre`, ties to the lower index.
-    pub rule: String,
-    /// `euclidean`.
-    pub metric: String,
+    /// Which rule; ties go to the lower index.
+    pub rule: RuleName,
+    /// `euclidean` or `manhattan`: how far cores are. Centres are always measured by the straight line.
+    pub metric: Metric,
     /// k × d in prepared units.
     pub centres: Vec<Vec<f64>>,
+    /// Share of the training rows whose segment the rule gives back; `None` when it gives all back by nature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement_with_training: Option<f64>,
+    /// What `nearest_core` looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<Cores>,
+    /// What `rfm_grid` looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cells: Option<Cells>,
+    /// The predicates of `rules`, the first that holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+}
+
+/// The rules by which rows get segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleName {
+    /// That of the nearest centre.
+    NearestCentre,
+    /// That of the nearest core within `eps`, else noise.
+    NearestCore,
+    /// That of the RFM cell, by the frozen cut points.
+    RfmGrid,
+    /// That of the first predicate that holds; needs a query engine.
+    Rules,
+}
+
+/// The core rows of a density clustering.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cores {
+    /// A row farther from every core is noise.
+    pub eps: f64,
+    /// m × d in prepared units.
+    pub points: Vec<Vec<f64>>,
+    /// The segment of each.
+    pub segments: Vec<usize>,
+    /// The segment of noise; `None` when training had none, and then noise goes to the nearest centre.
+    pub noise: Option<usize>,
+}
+
+/// The cells of an RFM grid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cells {
+    /// Which grid.
+    pub grid: Grid,
+    /// The features that hold recency, frequency and monetary value.
+    pub features: [String; 3],
+    /// The name of each segment's cells; a name that training did not meet goes to the nearest centre.
+    pub names: Vec<String>,
 }
 
 /// One segment.
@@ -177,13 +229,21 @@ impl Model {
             let message = format!("{} centres for {} segments", centres.len(), model.segments.len());
             return Err(ArtefactError::Shape(message));
         }
-        match centres.iter().find(|centre| centre.len() != width) {
-            Some(odd) => {
-                let message = format!("a centre has {} values, the features make {width}", odd.len());
-                Err(ArtefactError::Shape(message))
-            }
-            None => Ok(model),
+        let cores = model.assign.cores.as_ref();
+        let points = cores.map_or(&[][..], |cores| cores.points.as_slice());
+        if let Some(odd) = centres.iter().chain(points).find(|point| point.len() != width) {
+            let message = format!("a centre or core has {} values, the features make {width}", odd.len());
+            return Err(ArtefactError::Shape(message));
         }
+        let known = |segment: &usize| *segment < centres.len();
+        if let Some(cores) = cores
+            && !(cores.segments.len() == cores.points.len()
+                && cores.segments.iter().all(known)
+                && cores.noise.iter().all(known))
+        {
+            return Err(ArtefactError::Shape("cores belong to segments that there are not".to_owned()));
+        }
+        Ok(model)
     }
 
     /// The format a new model is written in.
@@ -202,17 +262,93 @@ pub(super) fn version_of(json: &str) -> String {
 /// `None` when a feature's `drop_row` leaves the row out.
 ///
 /// # Errors
-/// The first [`PrepareError`] of the row.
+/// The first [`PrepareError`] of the row; [`PrepareError::Predicates`] for a model of `rules`.
 pub fn assign(model: &Model, row: &[Value<'_>]) -> Result<Option<Assignment>, PrepareError> {
-    let prepared = model.features.row(row)?;
-    Ok(prepared.map(|row| assign_prepared(model, &row)))
+    let Some(prepared) = model.features.row(row)? else { return Ok(None) };
+    let segment = match model.assign.rule {
+        RuleName::NearestCentre => None,
+        RuleName::NearestCore => {
+            model.assign.cores.as_ref().and_then(|cores| cores.segment(&prepared, model.assign.metric))
+        }
+        RuleName::RfmGrid => model.cell(row),
+        RuleName::Rules => return Err(PrepareError::Predicates),
+    };
+    Ok(Some(assign_prepared(model, &prepared, segment)))
 }
 
-/// The segment of one prepared row.
-pub(super) fn assign_prepared(model: &Model, row: &[f64]) -> Assignment {
-    let mut found = nearest_two(&model.assign.centres, row);
-    found.outlier = found.distance > OUTLIER * model.segments[found.segment].radius_p99;
+impl Cores {
+    /// The segment of the nearest core, ties to the lower one; noise when it is too far.
+    fn segment(&self, row: &[f64], metric: Metric) -> Option<usize> {
+        let mut best = (f64::INFINITY, None);
+        for (core, &segment) in self.points.iter().zip(&self.segments) {
+            let distance = distance_measure(metric, row, core);
+            if distance < best.0 {
+                best = (distance, Some(segment));
+            }
+        }
+        if best.0 <= within(metric, self.eps) { best.1 } else { self.noise }
+    }
+}
+
+impl Model {
+    /// The segment of a row's RFM cell; `None` when a measure is missing or training did not meet the cell.
+    fn cell(&self, row: &[Value<'_>]) -> Option<usize> {
+        let (cells, cuts) = (self.assign.cells.as_ref()?, self.rfm.as_ref()?);
+        let measure = |part: usize| {
+            let place = self.features.features().iter().position(|f| f.name() == cells.features[part])?;
+            match row.get(place)? {
+                Value::Number(value) => value.is_finite().then_some(*value),
+                Value::Level(_) => None,
+            }
+        };
+        let measures = measure(0).zip(measure(1)).zip(measure(2));
+        let name = measures.map_or(rfm::INACTIVE, |((recency, frequency), monetary)| {
+            rfm::cell(cells.grid, cuts.r.score(recency), cuts.f.score(frequency), cuts.m.score(monetary))
+        });
+        cells.names.iter().position(|known| known == name)
+    }
+}
+
+/// The assignment of one prepared row: to `segment`, or to that of the nearest centre.
+pub(super) fn assign_prepared(model: &Model, row: &[f64], segment: Option<usize>) -> Assignment {
+    let centres = &model.assign.centres;
+    let mut found = match segment {
+        None => nearest_two(centres, row),
+        Some(segment) => beside(centres, row, segment),
+    };
+    mark_outlier(&mut found, &model.segments);
     found
+}
+
+/// Whether the row lies farther out than almost all training rows of its segment.
+pub(super) fn mark_outlier(found: &mut Assignment, segments: &[Segment]) {
+    found.outlier = found.distance > OUTLIER * segments[found.segment].radius_p99;
+}
+
+/// A row of a segment that is not decided by centres: the second is the nearest other centre, and confidence
+/// is 0 where that one is nearer.
+pub(super) fn beside(centres: &[Vec<f64>], row: &[f64], segment: usize) -> Assignment {
+    let distance = squared_distance(row, &centres[segment]).sqrt();
+    let mut second: Option<(usize, f64)> = None;
+    for (number, centre) in centres.iter().enumerate().filter(|(number, _)| *number != segment) {
+        let other = squared_distance(row, centre).sqrt();
+        if second.is_none_or(|(_, nearest)| other < nearest) {
+            second = Some((number, other));
+        }
+    }
+    let confidence = match second {
+        None => 1.0,
+        Some((_, 0.0)) => 0.0,
+        Some((_, other)) => (1.0 - distance / other).max(0.0),
+    };
+    Assignment {
+        segment,
+        distance,
+        second: second.map(|(number, _)| number),
+        second_distance: second.map(|(_, other)| other),
+        confidence,
+        outlier: false,
+    }
 }
 
 /// The two nearest centres, ties to the lower index; nothing is an outlier yet.

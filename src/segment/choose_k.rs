@@ -6,17 +6,35 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::gap::{Gap, gap_statistic};
 use super::kmeans::{Centred, KMeansFit, KMeansOptions};
 use super::matrix::Matrix;
 use super::metrics::{calinski_harabasz, davies_bouldin};
+use super::points::Real;
 use super::prepare::Warning;
-use super::silhouette::{Silhouette, silhouette};
-use super::spec::{Guard, KSpec, OnNoK, Select};
+use super::silhouette::{Silhouette, silhouette_by_label};
+use super::spec::{Guard, KSpec, OnNoK, Precision, Select};
+use super::vectors::Kernel;
 
 /// Fewest values of k on which a knee is looked for.
 const KNEE_VALUES: usize = 5;
+/// How many times steeper the inertia falls before an elbow than after it, in logarithms of k and inertia.
+const SHARP: f64 = 1.75;
 /// A difference curve that stays below this has no knee.
 const FLAT: f64 = 0.05;
+
+/// How fits are judged: the key of the draws, and the instructions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judge {
+    pub(super) seed: u64,
+    pub(super) kernel: Kernel,
+}
+
+impl From<&KMeansOptions> for Judge {
+    fn from(options: &KMeansOptions) -> Self {
+        Self { seed: options.seed, kernel: options.kernel }
+    }
+}
 
 /// What was found for one k.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +49,8 @@ pub struct KFigures {
     pub calinski_harabasz: Option<f64>,
     /// `None` where not defined.
     pub davies_bouldin: Option<f64>,
+    /// The gap statistic, where it was asked for.
+    pub gap: Option<Gap>,
     /// Share of the smallest cluster.
     pub smallest_share: f64,
     /// Share of the largest cluster.
@@ -83,10 +103,37 @@ pub fn choose_k(
     spec: &KSpec,
     options: &KMeansOptions,
 ) -> Result<Choice, NoEligibleK> {
-    let range = spec.fixed.map_or(spec.min..=spec.max.min(sample.rows()), |k| k..=k);
-    let fits = fits(sample, range.collect(), options);
-    let figures: Vec<KFigures> =
-        fits.par_iter().map(|(k, fit)| figures(sample, population, *k, fit, &spec.guard, options)).collect();
+    let range: Vec<usize> = spec.range(sample.rows()).collect();
+    let gaps = if spec.fixed.is_none() && spec.select == Select::Gap {
+        gap_statistic(sample, &range, options)
+    } else {
+        None
+    };
+    choose(sample, population, spec, fits(sample, range, options), gaps.as_deref(), options.into())
+}
+
+impl KSpec {
+    /// The values of k that are tried on `rows` rows.
+    pub(super) fn range(&self, rows: usize) -> std::ops::RangeInclusive<usize> {
+        self.fixed.map_or(self.min..=self.max.min(rows), |k| k..=k)
+    }
+}
+
+/// Chooses among fits that there are, by rising k; at least one.
+///
+/// # Errors
+/// As [`choose_k`].
+pub(super) fn choose(
+    sample: &Matrix,
+    population: usize,
+    spec: &KSpec,
+    fits: Vec<(usize, KMeansFit)>,
+    gaps: Option<&[Gap]>,
+    judge: Judge,
+) -> Result<Choice, NoEligibleK> {
+    let mut figures: Vec<KFigures> =
+        fits.par_iter().map(|(k, fit)| figures(sample, population, *k, fit, &spec.guard, judge)).collect();
+    figures.iter_mut().zip(gaps.unwrap_or_default()).for_each(|(found, gap)| found.gap = Some(*gap));
     let mut warnings = Vec::new();
     let mut eligible: Vec<&KFigures> = figures.iter().filter(|found| found.refused.is_empty()).collect();
     if eligible.is_empty() {
@@ -98,8 +145,7 @@ pub fn choose_k(
         warnings.push(Warning { code: "guard_relaxed", message });
         eligible = figures.iter().collect();
     }
-    let elbow = knee(&figures.iter().map(|found| (found.k as f64, found.inertia)).collect::<Vec<_>>())
-        .map(|place| figures[place].k);
+    let elbow = elbow(&figures);
     let (k, select) = pick(spec, &eligible, elbow, &mut warnings);
     if let Some(elbow) = elbow.filter(|elbow| elbow.abs_diff(k) > 1 && spec.fixed.is_none()) {
         let message = format!("k = {k} was chosen, the elbow of the inertia curve is at {elbow}");
@@ -111,7 +157,17 @@ pub fn choose_k(
 
 /// One fit per k. Each k has its own starts, and one that grows from the fit before, so inertia never rises.
 fn fits(sample: &Matrix, range: Vec<usize>, options: &KMeansOptions) -> Vec<(usize, KMeansFit)> {
-    let centred = Centred::new(sample);
+    match options.precision {
+        Precision::F32 => fits_among(&Centred::<f32>::new(sample, options), range, options),
+        Precision::F64 => fits_among(&Centred::<f64>::new(sample, options), range, options),
+    }
+}
+
+fn fits_among<T: Real>(
+    centred: &Centred<'_, T>,
+    range: Vec<usize>,
+    options: &KMeansOptions,
+) -> Vec<(usize, KMeansFit)> {
     let with = |clusters: usize| KMeansOptions { clusters, ..options.clone() };
     let mut fits: Vec<(usize, KMeansFit)> =
         range.into_par_iter().map(|k| (k, centred.best_of_runs(&with(k)))).collect();
@@ -124,13 +180,13 @@ fn fits(sample: &Matrix, range: Vec<usize>, options: &KMeansOptions) -> Vec<(usi
     fits
 }
 
-fn figures(
+pub(super) fn figures(
     sample: &Matrix,
     population: usize,
     k: usize,
     fit: &KMeansFit,
     guard: &Guard,
-    options: &KMeansOptions,
+    judge: Judge,
 ) -> KFigures {
     let mut sizes = vec![0_usize; fit.centres.len()];
     fit.labels.iter().for_each(|&label| sizes[label as usize] += 1);
@@ -153,9 +209,12 @@ fn figures(
     KFigures {
         k,
         inertia: fit.inertia,
-        silhouette: silhouette(sample, &fit.labels, options.seed).ok(),
+        silhouette: silhouette_by_label(sample, &fit.labels, judge.seed, judge.kernel)
+            .ok()
+            .map(|(mean, _)| mean),
         calinski_harabasz: calinski_harabasz(sample, &fit.labels).ok(),
         davies_bouldin: davies_bouldin(sample, &fit.labels).ok(),
+        gap: None,
         smallest_share,
         largest_share,
         refused,
@@ -196,6 +255,14 @@ fn pick(
         Select::DaviesBouldin => {
             (highest(&|found| found.davies_bouldin.map(|value| -value)), Select::DaviesBouldin)
         }
+        Select::Gap => match first_sufficient_gap(eligible) {
+            Some(k) => (k, Select::Gap),
+            None => {
+                let message = "the gap statistic keeps rising within the range; `auto` chose".into();
+                warnings.push(Warning { code: "no_gap", message });
+                (auto(), Select::Auto)
+            }
+        },
         Select::Elbow => match elbow.filter(|elbow| eligible.iter().any(|found| found.k == *elbow)) {
             Some(elbow) => (elbow, Select::Elbow),
             None => {
@@ -205,6 +272,29 @@ fn pick(
             }
         },
     }
+}
+
+/// The k at which the inertia curve bends, if it bends more than rows without clusters make it.
+///
+/// Evenly spread rows have a smooth curve too, a power of k, on which Kneedle finds a knee in the middle of any
+/// range. In logarithms such a curve is straight; at a true elbow the fall before is much steeper than after.
+fn elbow(figures: &[KFigures]) -> Option<usize> {
+    let place = knee(&figures.iter().map(|found| (found.k as f64, found.inertia)).collect::<Vec<_>>())?;
+    let slope = |from: &KFigures, to: &KFigures| {
+        (from.inertia / to.inertia).ln() / (to.k as f64 / from.k as f64).ln()
+    };
+    let (before, at, after) = (place.checked_sub(1)?, &figures[place], figures.get(place + 1)?);
+    let sharp = at.inertia == 0.0 || slope(&figures[before], at) >= SHARP * slope(at, after);
+    sharp.then_some(at.k)
+}
+
+/// The smallest k whose gap is at least that of the next k less its error.
+fn first_sufficient_gap(eligible: &[&KFigures]) -> Option<usize> {
+    let sufficient = |pair: &&[&KFigures]| {
+        let (own, next) = (pair[0].gap.as_ref(), pair[1].gap.as_ref());
+        own.zip(next).is_some_and(|(own, next)| own.value >= next.value - next.error)
+    };
+    eligible.windows(2).find(sufficient).map(|pair| pair[0].k)
 }
 
 /// Kneedle on a falling convex curve of (x, y), x rising, sensitivity 1: the place of the knee.

@@ -35,6 +35,12 @@ impl Matrix {
         &self.columns
     }
 
+    /// The columns, given away.
+    #[must_use]
+    pub fn into_columns(self) -> Vec<Vec<f64>> {
+        self.columns
+    }
+
     /// One row, copied.
     pub fn row(&self, row: usize) -> Vec<f64> {
         self.columns.iter().map(|column| column[row]).collect()

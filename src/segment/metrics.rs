@@ -28,6 +28,8 @@ pub enum Undefined {
 
 /// Rows by label, labels without rows left out. Centres are the means of their rows.
 pub(super) struct Groups {
+    /// The label of each group, rising.
+    pub(super) labels: Vec<u32>,
     /// Row numbers of each group, rising.
     pub(super) members: Vec<Vec<usize>>,
     /// Means, one row of d values each.
@@ -45,6 +47,8 @@ impl Groups {
         let most = labels.iter().max().map_or(0, |&label| label as usize + 1);
         let mut members = vec![Vec::new(); most];
         labels.iter().enumerate().for_each(|(row, &label)| members[label as usize].push(row));
+        let present = (0..).zip(&members).filter(|(_, rows)| !rows.is_empty());
+        let labels = present.map(|(label, _)| label).collect();
         members.retain(|rows: &Vec<usize>| !rows.is_empty());
         if members.len() < 2 || members.len() >= rows {
             return Err(Undefined::Clusters { clusters: members.len(), rows });
@@ -56,7 +60,7 @@ impl Groups {
             .iter()
             .map(|rows| points.columns().iter().map(|column| mean_of(rows, column)).collect())
             .collect();
-        Ok(Self { members, means })
+        Ok(Self { labels, members, means })
     }
 }
 

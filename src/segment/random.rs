@@ -14,6 +14,12 @@ pub(super) enum Purpose {
     Sampling,
     /// Choosing the rows whose silhouette is evaluated, and their references.
     Silhouette,
+    /// Choosing the rows that are drawn on the map.
+    Map,
+    /// Drawing the reference data of the gap statistic.
+    Gap,
+    /// Choosing the rows of a batch.
+    Batch,
 }
 
 /// A stream of draws, keyed by (seed, run, purpose).

@@ -5,6 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::spec::Grid;
+
+/// The name of customers without an order in the window.
+pub const INACTIVE: &str = "Inactive";
+
 /// Scores run from 1 to this, best last.
 const SCORES: usize = 5;
 
@@ -85,6 +90,20 @@ pub fn grid(recency: u8, frequency: u8) -> &'static str {
     }
 }
 
+/// The name of a cell of either grid; scores from 1 to 5, others count as the nearest.
+pub fn cell(of: Grid, recency: u8, frequency: u8, monetary: u8) -> &'static str {
+    match of {
+        Grid::Rfm => grid(recency, frequency),
+        Grid::Rfm11 => grid_with_money(recency, frequency, monetary),
+    }
+}
+
+/// The name by recency and the mean of frequency and money, halves up. An ordered list: the first match wins.
+fn grid_with_money(recency: u8, frequency: u8, monetary: u8) -> &'static str {
+    let both = (frequency.clamp(1, 5) + monetary.clamp(1, 5)).div_ceil(2);
+    if (recency.clamp(1, 5), both) == (1, 1) { "Lost" } else { grid(recency, both) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +136,21 @@ mod tests {
                 .collect();
             assert_eq!(scores(&values, better), direct);
         }
+    }
+
+    #[test]
+    fn every_triple_of_scores_has_a_name_and_the_lowest_are_lost() {
+        let mut names = std::collections::BTreeSet::new();
+        for recency in 1..=5 {
+            for frequency in 1..=5 {
+                for monetary in 1..=5 {
+                    names.insert(cell(Grid::Rfm11, recency, frequency, monetary));
+                }
+            }
+        }
+        assert_eq!(names.len(), 11);
+        assert_eq!((cell(Grid::Rfm11, 1, 1, 1), cell(Grid::Rfm11, 1, 1, 2)), ("Lost", "Hibernating"));
+        assert_eq!(cell(Grid::Rfm, 1, 1, 1), "Hibernating");
     }
 
     #[test]

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::matrix::Matrix;
 use super::metrics::{Groups, Undefined, squared_to};
-use super::points::{Distances, Points, TILE};
+use super::points::{Points, SumOfDistances};
 use super::random::{Draws, Purpose};
+use super::vectors::{Kernel, Vectors};
 
 /// Up to this many rows the silhouette is computed exactly.
 pub const EXACT_ROWS: usize = 20_000;
@@ -54,21 +55,39 @@ pub struct Silhouette {
 /// # Errors
 /// [`Undefined`] unless there are 2 to n - 1 clusters.
 pub fn silhouette(points: &Matrix, labels: &[u32], seed: u64) -> Result<Silhouette, Undefined> {
+    silhouette_by_label(points, labels, seed, Kernel::Auto).map(|(mean, _)| mean)
+}
+
+/// As [`silhouette`], and the values it rests on: one list for each label up to the highest. A kernel that this
+/// processor does not have counts as `Auto`.
+///
+/// # Errors
+/// [`Undefined`] unless there are 2 to n - 1 clusters.
+pub fn silhouette_by_label(
+    points: &Matrix,
+    labels: &[u32],
+    seed: u64,
+    kernel: Kernel,
+) -> Result<(Silhouette, Vec<Vec<f64>>), Undefined> {
+    let vectors = kernel.vectors().unwrap_or_else(Vectors::detected);
     if points.rows() > EXACT_ROWS {
-        return silhouette_sampled(points, labels, seed);
+        return sampled(points, labels, seed, vectors);
     }
-    let samples = silhouette_samples(points, labels)?;
+    let samples = samples(points, labels, vectors)?;
     let value = samples.iter().sum::<f64>() / samples.len() as f64;
-    let largest = Groups::new(points, labels)?.members.iter().map(Vec::len).max().unwrap_or(0);
-    Ok(Silhouette {
+    let highest = labels.iter().max().map_or(0, |&label| label as usize);
+    let mut by_label = vec![Vec::new(); highest + 1];
+    labels.iter().zip(&samples).for_each(|(&label, &value)| by_label[label as usize].push(value));
+    let mean = Silhouette {
         value,
         standard_error: 0.0,
         reference_error: 0.0,
         ci95: [value, value],
         method: Method::Exact,
         evaluated: points.rows(),
-        references: largest,
-    })
+        references: by_label.iter().map(Vec::len).max().unwrap_or(0),
+    };
+    Ok((mean, by_label))
 }
 
 /// The silhouette of every row, in row order; O(n² d).
@@ -76,8 +95,12 @@ pub fn silhouette(points: &Matrix, labels: &[u32], seed: u64) -> Result<Silhouet
 /// # Errors
 /// [`Undefined`] unless there are 2 to n - 1 clusters.
 pub fn silhouette_samples(points: &Matrix, labels: &[u32]) -> Result<Vec<f64>, Undefined> {
+    samples(points, labels, Vectors::detected())
+}
+
+fn samples(points: &Matrix, labels: &[u32], vectors: Vectors) -> Result<Vec<f64>, Undefined> {
     let groups = Groups::new(points, labels)?;
-    let all = tiled(points);
+    let all = tiled(points, vectors);
     let references: Vec<Reference> =
         groups.members.iter().map(|rows| Reference { first: all.select(rows), second: None }).collect();
     let mut samples = vec![0.0; points.rows()];
@@ -96,8 +119,17 @@ pub fn silhouette_samples(points: &Matrix, labels: &[u32]) -> Result<Vec<f64>, U
 /// # Errors
 /// [`Undefined`] unless there are 2 to n - 1 clusters.
 pub fn silhouette_sampled(points: &Matrix, labels: &[u32], seed: u64) -> Result<Silhouette, Undefined> {
+    sampled(points, labels, seed, Vectors::detected()).map(|(mean, _)| mean)
+}
+
+fn sampled(
+    points: &Matrix,
+    labels: &[u32],
+    seed: u64,
+    vectors: Vectors,
+) -> Result<(Silhouette, Vec<Vec<f64>>), Undefined> {
     let groups = Groups::new(points, labels)?;
-    let all = tiled(points);
+    let all = tiled(points, vectors);
     let rows = points.rows();
     let shuffled: Vec<Vec<usize>> =
         groups.members.iter().enumerate().map(|(number, members)| by_chance(members, seed, number)).collect();
@@ -111,6 +143,8 @@ pub fn silhouette_sampled(points: &Matrix, labels: &[u32], seed: u64) -> Result<
         })
         .collect();
     let (mut value, mut variance, mut halves, mut evaluated) = (0.0, 0.0, [0.0; 2], 0);
+    let highest = groups.labels.last().map_or(0, |&label| label as usize);
+    let mut by_label = vec![Vec::new(); highest + 1];
     for (own, members) in shuffled.iter().enumerate() {
         let share = members.len() as f64 / rows as f64;
         let wanted = ((EVALUATED as f64 * share).round() as usize).max(EVALUATED_PER_CLUSTER);
@@ -134,6 +168,7 @@ pub fn silhouette_sampled(points: &Matrix, labels: &[u32], seed: u64) -> Result<
             *sum += share * found.iter().map(|row| row.halves[half]).sum::<f64>() / count;
         }
         evaluated += found.len();
+        by_label[groups.labels[own] as usize] = found.iter().map(|row| row.whole).collect();
     }
     let standard_error = variance.sqrt();
     let reference_error = (halves[0] - halves[1]).abs() / 2.0;
@@ -141,7 +176,8 @@ pub fn silhouette_sampled(points: &Matrix, labels: &[u32], seed: u64) -> Result<
     let references = shuffled.iter().map(Vec::len).max().unwrap_or(0).min(REFERENCES);
     let ci95 = [value - margin, value + margin];
     let method = Method::Sampled;
-    Ok(Silhouette { value, standard_error, reference_error, ci95, method, evaluated, references })
+    let mean = Silhouette { value, standard_error, reference_error, ci95, method, evaluated, references };
+    Ok((mean, by_label))
 }
 
 /// The mean silhouette with squared distances; exact, O(n k d).
@@ -172,8 +208,13 @@ pub fn silhouette_sqeuclidean(points: &Matrix, labels: &[u32]) -> Result<f64, Un
     Ok(sum / points.rows() as f64)
 }
 
-fn tiled(points: &Matrix) -> Points {
-    Points::from_fn(points.rows(), points.width(), |row, column| points.columns()[column][row])
+fn tiled(points: &Matrix, vectors: Vectors) -> Points<f64> {
+    let offsets = vec![0.0; points.width()];
+    Points::new(points.rows(), points.columns(), &offsets, vectors)
+}
+
+fn sum_of_distances(rows: &Points<f64>, point: &[f64]) -> f64 {
+    rows.vectors.run(SumOfDistances { rows, point })
 }
 
 /// The members in an order drawn from the seed and each row's number.
@@ -186,8 +227,8 @@ fn by_chance(members: &[usize], seed: u64, cluster: usize) -> Vec<usize> {
 
 /// The rows of a cluster that distances are taken to, in two halves or in one.
 struct Reference {
-    first: Points,
-    second: Option<Points>,
+    first: Points<f64>,
+    second: Option<Points<f64>>,
 }
 
 /// A row's silhouette from all references and from each half.
@@ -231,26 +272,4 @@ fn evaluate(point: &[f64], own: usize, inside: [bool; 2], references: &[Referenc
     }
     let part = |part: usize| width(within[part], between[part]);
     Evaluated { whole: part(0), halves: [part(1), part(2)] }
-}
-
-/// Lanes of the sum below: fixed, so that the result does not depend on the vector width.
-const LANES: usize = 8;
-
-/// The sum of the distances of all rows to `point`, added in eight fixed lanes.
-fn sum_of_distances(rows: &Points, point: &[f64]) -> f64 {
-    let mut squared = [0.0; TILE];
-    let mut lanes = [0.0; LANES];
-    let mut left = rows.rows;
-    for tile in rows.values.chunks_exact(TILE * rows.width) {
-        pulp::Arch::new().dispatch(Distances { tile, point, out: &mut squared });
-        let filled = left.min(TILE);
-        squared[filled..].fill(0.0);
-        left -= filled;
-        pulp::Arch::new().dispatch(|| {
-            for group in squared.chunks_exact(LANES) {
-                lanes.iter_mut().zip(group).for_each(|(lane, squared)| *lane += squared.sqrt());
-            }
-        });
-    }
-    lanes.iter().sum()
 }

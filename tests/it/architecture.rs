@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("store", 1),
     ("data", 1),
     ("alerts", 1),
+    ("report", 1),
     ("sim", 1),
     ("tasks", 2),
     ("dagbag", 3),

@@ -15,10 +15,14 @@ mod ingest;
 #[cfg(feature = "data")]
 mod lake;
 mod news;
+#[cfg(all(feature = "data", feature = "ml"))]
+mod poisoned;
 mod postgres;
 mod properties;
 #[cfg(feature = "data")]
 mod publish;
+#[cfg(feature = "ml")]
+mod report;
 mod scenarios;
 #[cfg(feature = "ml")]
 mod segment;

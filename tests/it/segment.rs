@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod algorithms;
+mod bad_input;
+mod identity;
+mod quality;
+
 use std::sync::Arc;
 
 use mainspring::segment::choose_k::knee;
@@ -12,7 +17,7 @@ use mainspring::segment::silhouette::{silhouette_sampled, silhouette_samples, si
 use mainspring::segment::spec::{ClusterSpec, Feature, FeatureSpec, KSpec, Scale, Strategy, Transform};
 use mainspring::segment::statistics::quantile;
 use mainspring::segment::{
-    ClusterError, ClusterInput, Clustering, KMeansOptions, Matrix, Model, assign, cluster, kmeans,
+    ClusterError, ClusterInput, Clustering, KMeansOptions, Kernel, Matrix, Model, assign, cluster, kmeans,
     kmeans_from,
 };
 use serde_json::Value as Json;
@@ -213,23 +218,6 @@ fn the_knee_is_kneeds_on_fifty_curves() {
     }
 }
 
-#[test]
-fn default_starts_reach_the_best_of_fifty_scikit_learn_starts() {
-    for (name, data) in fixture("kmeans").as_object().unwrap() {
-        let points = matrix(&rows(&data["points"]));
-        let best = data["best_inertia"].as_f64().unwrap();
-        let clusters = data["k"].as_u64().unwrap() as usize;
-        let mut ratios: Vec<f64> = (0..20)
-            .map(|seed| {
-                let options = KMeansOptions { seed, ..KMeansOptions::new(clusters) };
-                kmeans(&points, &options).unwrap().inertia / best
-            })
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        assert!(ratios[10] <= 1.001 && ratios[19] <= 1.01, "{name}: {ratios:?}");
-    }
-}
-
 /// Reproducible values in [0, 1).
 fn chance(number: u64) -> f64 {
     let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -293,19 +281,6 @@ fn fewer_distinct_rows_than_clusters_give_fewer_clusters() {
     assert_eq!((fit.centres.len(), fit.inertia), (2, 0.0));
 }
 
-#[test]
-fn the_interval_of_the_sampled_silhouette_covers_the_exact_value() {
-    let points = matrix(&ring(3_000, 5, 14.0));
-    let labels = kmeans(&points, &KMeansOptions { runs: 1, ..KMeansOptions::new(5) }).unwrap().labels;
-    let exact = silhouette_samples(&points, &labels).unwrap().iter().sum::<f64>() / 3_000.0;
-    let covers = |seed: &u64| {
-        let found = silhouette_sampled(&points, &labels, *seed).unwrap();
-        found.ci95[0] <= exact && exact <= found.ci95[1]
-    };
-    let covered = (0..20).filter(covers).count();
-    assert!(covered >= 18, "{covered} of 20");
-}
-
 fn customers(count: usize) -> Vec<(String, [f64; 3], Option<&'static str>)> {
     let row = |number: usize| {
         let kind = number % 4;
@@ -330,7 +305,15 @@ fn input(mut rows: Vec<(String, [f64; 3], Option<&'static str>)>, spec: &str) ->
     ];
     let keys = rows.iter().map(|row| Arc::from(row.0.as_str())).collect();
     let spec: ClusterSpec = serde_json::from_str(spec).unwrap();
-    ClusterInput { model: "customers".into(), keys, columns, spec }
+    ClusterInput {
+        model: "customers".into(),
+        keys,
+        columns,
+        spec,
+        previous: None,
+        given: None,
+        kernel: Kernel::Auto,
+    }
 }
 
 const SPEC: &str = r#"{"features": [{"name": "recency_days", "transform": "log1p"},

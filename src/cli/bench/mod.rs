@@ -19,6 +19,8 @@ use crate::{engine, worker};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+#[cfg(feature = "ml")]
+mod numerics;
 mod parse;
 mod trace;
 
@@ -57,6 +59,30 @@ pub(super) enum Bench {
         #[arg(long, default_value_t = 10_000)]
         files: usize,
     },
+    /// Lloyd's iterations of k-means from given centres
+    #[cfg(feature = "ml")]
+    Kmeans(numerics::KMeansArgs),
+    /// One k-means fit from k-means++
+    #[cfg(feature = "ml")]
+    KmeansFit(numerics::Shape),
+    /// The silhouette of every row
+    #[cfg(feature = "ml")]
+    Silhouette(numerics::Shape),
+    /// The tree of a hierarchical clustering
+    #[cfg(feature = "ml")]
+    Hierarchical {
+        #[command(flatten)]
+        shape: numerics::Shape,
+        /// How far two groups are apart
+        #[arg(long, value_enum, default_value = "ward")]
+        linkage: numerics::LinkageName,
+    },
+    /// Dense regions
+    #[cfg(feature = "ml")]
+    Dbscan(numerics::DbscanArgs),
+    /// A whole segmentation in memory: preparation, k from 3 to 10, fit, names, assignments, figures
+    #[cfg(feature = "ml")]
+    Cluster(numerics::Shape),
 }
 
 /// How many tasks.
@@ -97,6 +123,18 @@ pub(super) async fn run(command: Bench, globals: Globals) -> Result<(), CliError
         }
         Bench::Subprocess(Size { n }) => (format!("subprocess --n {n}"), subprocesses(n)),
         Bench::Parse { files } => return parse::run(files),
+        #[cfg(feature = "ml")]
+        Bench::Kmeans(args) => return numerics::kmeans_lloyd(&args),
+        #[cfg(feature = "ml")]
+        Bench::KmeansFit(shape) => return numerics::kmeans_fit(&shape),
+        #[cfg(feature = "ml")]
+        Bench::Silhouette(shape) => return numerics::silhouette(&shape),
+        #[cfg(feature = "ml")]
+        Bench::Hierarchical { shape, linkage } => return numerics::hierarchical(&shape, linkage),
+        #[cfg(feature = "ml")]
+        Bench::Dbscan(args) => return numerics::density(&args),
+        #[cfg(feature = "ml")]
+        Bench::Cluster(shape) => return numerics::whole(&shape),
     };
     let figures = measure(name, dag, &globals).await?;
     print_line(&serde_json::to_string(&figures).expect("plain figures can be written as JSON"));

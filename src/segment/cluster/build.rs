@@ -3,31 +3,30 @@
 use rayon::prelude::*;
 
 use super::CentreRow;
+use super::fitting::{self, Rows, Segmented};
+use super::identity::{Identity, Known};
 use crate::segment::artefact::{
-    AssignRule, Assignment, Model, ModelMetrics, Reference, RfmCuts, Segment, assign_prepared, nearest_two,
+    AssignRule, Assignment, Model, ModelMetrics, Reference, RfmCuts, RuleName, Segment, beside, mark_outlier,
+    nearest_two,
 };
+use crate::segment::choose_k::Judge;
 use crate::segment::drift::{Bins, level_shares};
+use crate::segment::figures::{self, Figures};
 use crate::segment::matrix::Matrix;
 use crate::segment::metrics::{calinski_harabasz, davies_bouldin};
-use crate::segment::names::{Effect, Portrait, names, segment_id};
 use crate::segment::points::CHUNK;
-use crate::segment::prepare::{Column, FittedFeature, Preparation};
+use crate::segment::prepare::{Column, FittedFeature};
 use crate::segment::rfm::{Better, Cuts};
-use crate::segment::silhouette::silhouette;
-use crate::segment::spec::{AlgorithmName, ClusterSpec, Feature, NamingMode, Role};
+use crate::segment::silhouette::silhouette_by_label;
+use crate::segment::spec::{Metric, Role};
 use crate::segment::statistics::{deviation, mean, quantile, sorted};
+use crate::segment::vectors::{Kernel, Vectors};
 
 /// Everything a model is built from.
 pub(super) struct Fitted<'a> {
     pub(super) name: &'a str,
-    pub(super) spec: &'a ClusterSpec,
-    pub(super) columns: &'a [(String, Column)],
-    /// The rows `kept` of the input, prepared.
-    pub(super) matrix: &'a Matrix,
-    pub(super) kept: &'a [usize],
-    pub(super) preparation: Preparation,
-    /// k × d.
-    pub(super) centres: Vec<Vec<f64>>,
+    pub(super) rows: Rows<'a>,
+    pub(super) found: Segmented,
 }
 
 /// A model and what it says of its own rows.
@@ -36,80 +35,121 @@ pub(super) struct Built {
     /// One per row of the matrix.
     pub(super) assignments: Vec<Assignment>,
     pub(super) centres: Vec<CentreRow>,
+    pub(super) figures: Figures,
+    pub(super) identity: Identity,
 }
 
 /// A prepared column beside the raw values it was made of.
-struct ColumnView<'a> {
-    name: String,
-    feature: &'a FittedFeature,
+pub(super) struct ColumnView<'a> {
+    pub(super) name: String,
+    pub(super) feature: &'a FittedFeature,
     prepared: &'a [f64],
     /// Raw values by row of the matrix, missing ones NaN; `None` for levels and indicators.
-    raw: Option<Vec<f64>>,
+    pub(super) raw: Option<Vec<f64>>,
 }
 
-pub(super) fn build(mut fitted: Fitted<'_>) -> Built {
-    let found = assign_all(fitted.matrix, |row| nearest_two(&fitted.centres, row));
-    let members = order_by_size(&mut fitted.centres, &found);
-    let views = views(&fitted);
-    let names_of_columns: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
-    let ids: Vec<String> =
-        fitted.centres.iter().map(|centre| segment_id(fitted.name, &names_of_columns, centre)).collect();
-    let rfm = rfm_cuts(&fitted, &views);
-    let rows = fitted.matrix.rows();
-    let mut segments: Vec<Segment> = members
+pub(super) fn build(fitted: Fitted<'_>) -> Built {
+    let Fitted { name, rows, mut found } = fitted;
+    let matrix = rows.matrix;
+    let mut assign = rule_of(&rows, &mut found);
+    let mut assignments = assign_rows(matrix, &assign.centres, found.labels.as_deref(), rows.kernel);
+    let members = order_by_size(&mut assign, &mut found.names, &mut assignments);
+    let views = views(&rows);
+    let rfm = rfm_cuts(&rows);
+    let effects = effects(&views, &members);
+    let identity = Identity::find(&Known {
+        model: name,
+        rows: &rows,
+        views: &views,
+        members: &members,
+        effects: &effects,
+        centres: &assign.centres,
+        names: &found.names,
+        rfm: rfm.as_ref(),
+        segment_of: &assignments,
+    });
+    let segments: Vec<Segment> = members
         .iter()
         .enumerate()
         .map(|(index, members)| {
-            let distances = sorted(&members.iter().map(|&row| found[row].distance).collect::<Vec<_>>());
+            let distances = sorted(&members.iter().map(|&row| assignments[row].distance).collect::<Vec<_>>());
             let radius = |share| if distances.is_empty() { 0.0 } else { quantile(&distances, share) };
             Segment {
                 index,
-                segment_id: ids[index].clone(),
-                name: String::new(),
+                segment_id: identity.ids[index].clone(),
+                name: identity.names[index].clone(),
                 n: members.len(),
-                share: members.len() as f64 / rows as f64,
+                share: members.len() as f64 / matrix.rows() as f64,
                 radius_p50: radius(0.5),
                 radius_p99: radius(0.99),
             }
         })
         .collect();
-    let effects = effects(&views, &members);
-    let chosen = segment_names(&fitted, &views, &members, &effects, &ids, rfm.as_ref());
-    segments.iter_mut().zip(chosen).for_each(|(segment, name)| segment.name = name);
-    let centres = centre_rows(&fitted.centres, &views, &members, &effects, &segments);
-    let reference = reference(&fitted, &views);
-    let metrics = metrics(fitted.matrix, &members, &found, fitted.spec.algorithm.seed);
-    let algorithm = match fitted.spec.algorithm.name {
-        AlgorithmName::Kmeans => "kmeans",
+    assignments.iter_mut().for_each(|found| mark_outlier(found, &segments));
+    let centres = centre_rows(&assign.centres, &views, &members, &effects, &segments);
+    let reference = reference(&rows, &views);
+    let (seed, kernel) = (rows.spec.algorithm.seed, rows.kernel);
+    let noise = assign.cores.as_ref().and_then(|cores| cores.noise);
+    let (metrics, by_segment) = metrics(matrix, &assignments, noise, segments.len(), Judge { seed, kernel });
+    let columns: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
+    let sizes: Vec<usize> = members.iter().map(Vec::len).collect();
+    let figures = Figures {
+        blades: figures::blades(by_segment),
+        map: figures::map(matrix, &columns, &assign.centres, |row| assignments[row].segment, seed),
+        dendrogram: match &found.tree {
+            Some(tree) => figures::top_of(tree),
+            None => figures::tree_of_centres(&assign.centres, &sizes),
+        },
     };
-    let (rule, metric) = ("nearest_centre".to_owned(), "euclidean".to_owned());
     drop(views);
     let model = Model {
         format: Model::format(),
-        algorithm: algorithm.to_owned(),
-        seed: fitted.spec.algorithm.seed,
-        rows,
-        features: fitted.preparation,
-        assign: AssignRule { rule, metric, centres: fitted.centres },
+        algorithm: rows.spec.algorithm.name,
+        seed,
+        rows: matrix.rows(),
+        features: rows.preparation.clone(),
+        assign,
         segments,
         reference,
         rfm,
         metrics,
     };
-    let assignments = assign_all(fitted.matrix, |row| assign_prepared(&model, row));
-    Built { model, assignments, centres }
+    Built { model, assignments, centres, figures, identity }
 }
 
-/// The assignment of every row, in row order.
-fn assign_all(matrix: &Matrix, of: impl Fn(&[f64]) -> Assignment + Sync) -> Vec<Assignment> {
+/// The rule as the model keeps it; segments are not in their final order yet.
+fn rule_of(rows: &Rows<'_>, found: &mut Segmented) -> AssignRule {
+    let algorithm = &rows.spec.algorithm;
+    AssignRule {
+        rule: found.rule,
+        metric: if found.rule == RuleName::NearestCore { algorithm.metric } else { Metric::Euclidean },
+        centres: std::mem::take(&mut found.centres),
+        agreement_with_training: found.agreement,
+        cores: found.cores.take(),
+        cells: found.cells.take(),
+        rules: if found.rule == RuleName::Rules { algorithm.rules.clone() } else { Vec::new() },
+    }
+}
+
+/// The assignment of every row, in row order, by the rule; nothing is an outlier yet.
+fn assign_rows(
+    matrix: &Matrix,
+    centres: &[Vec<f64>],
+    labels: Option<&[u32]>,
+    kernel: Kernel,
+) -> Vec<Assignment> {
+    let vectors = kernel.vectors().unwrap_or_else(Vectors::detected);
     let chunks = (0..matrix.rows()).into_par_iter().chunks(CHUNK).map(|rows| {
         let mut row = Vec::with_capacity(matrix.width());
         let mut found = Vec::with_capacity(rows.len());
-        pulp::Arch::new().dispatch(|| {
+        vectors.run(|| {
             for number in &rows {
                 row.clear();
                 row.extend(matrix.columns().iter().map(|column| column[*number]));
-                found.push(of(&row));
+                found.push(match labels {
+                    None => nearest_two(centres, &row),
+                    Some(labels) => beside(centres, &row, labels[*number] as usize),
+                });
             }
         });
         found
@@ -117,39 +157,57 @@ fn assign_all(matrix: &Matrix, of: impl Fn(&[f64]) -> Assignment + Sync) -> Vec<
     chunks.collect::<Vec<_>>().concat()
 }
 
-/// Puts centres in order of falling size, then of value, and gives the rows of each.
-fn order_by_size(centres: &mut Vec<Vec<f64>>, found: &[Assignment]) -> Vec<Vec<usize>> {
-    let mut members = vec![Vec::new(); centres.len()];
+/// Puts segments in order of falling size, then of value, and gives the rows of each.
+fn order_by_size(
+    assign: &mut AssignRule,
+    names: &mut Vec<Option<String>>,
+    found: &mut [Assignment],
+) -> Vec<Vec<usize>> {
+    let mut members = vec![Vec::new(); assign.centres.len()];
     found.iter().enumerate().for_each(|(row, found)| members[found.segment].push(row));
-    let mut both: Vec<(Vec<f64>, Vec<usize>)> = std::mem::take(centres).into_iter().zip(members).collect();
-    both.sort_by(|left, right| {
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    order.sort_by(|&left, &right| {
         let by_value = || {
-            let mut values = left.0.iter().zip(&right.0).map(|(left, right)| left.total_cmp(right));
+            let mut values =
+                assign.centres[left].iter().zip(&assign.centres[right]).map(|(l, r)| l.total_cmp(r));
             values.find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
         };
-        right.1.len().cmp(&left.1.len()).then_with(by_value)
+        members[right].len().cmp(&members[left].len()).then_with(by_value)
     });
-    let (ordered, members) = both.into_iter().unzip();
-    *centres = ordered;
-    members
+    let mut new_of = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(new, &old)| new_of[old] = new);
+    for row in found {
+        row.segment = new_of[row.segment];
+        row.second = row.second.map(|second| new_of[second]);
+    }
+    assign.centres = order.iter().map(|&old| std::mem::take(&mut assign.centres[old])).collect();
+    *names = order.iter().map(|&old| names[old].take()).collect();
+    if let Some(cells) = &mut assign.cells {
+        cells.names = order.iter().map(|&old| std::mem::take(&mut cells.names[old])).collect();
+    }
+    if let Some(cores) = &mut assign.cores {
+        cores.segments.iter_mut().for_each(|segment| *segment = new_of[*segment]);
+        cores.noise = cores.noise.map(|noise| new_of[noise]);
+    }
+    order.iter().map(|&old| std::mem::take(&mut members[old])).collect()
 }
 
-fn views<'a>(fitted: &'a Fitted<'_>) -> Vec<ColumnView<'a>> {
+fn views<'a>(rows: &Rows<'a>) -> Vec<ColumnView<'a>> {
     let mut views = Vec::new();
-    for feature in fitted.preparation.features() {
-        let names = fitted.preparation.column_names();
+    let names = rows.preparation.column_names();
+    for feature in rows.preparation.features() {
         for place in 0..feature.width() {
             let number = views.len();
-            let input = fitted.columns.iter().find(|(name, _)| name == feature.name());
+            let input = rows.columns.iter().find(|(name, _)| name == feature.name());
             let raw = match (feature, input) {
                 (FittedFeature::Numeric(numeric), Some((_, Column::Numeric(values))))
                     if place == 0 && numeric.scale.is_some() =>
                 {
-                    Some(fitted.kept.iter().map(|&row| values[row]).collect())
+                    Some(rows.kept.iter().map(|&row| values[row]).collect())
                 }
                 _ => None,
             };
-            let prepared = fitted.matrix.columns()[number].as_slice();
+            let prepared = rows.matrix.columns()[number].as_slice();
             views.push(ColumnView { name: names[number].clone(), feature, prepared, raw });
         }
     }
@@ -157,7 +215,7 @@ fn views<'a>(fitted: &'a Fitted<'_>) -> Vec<ColumnView<'a>> {
 }
 
 /// Finite values of a column in the given rows.
-fn finite(values: &[f64], rows: impl Iterator<Item = usize>) -> Vec<f64> {
+pub(super) fn finite(values: &[f64], rows: impl Iterator<Item = usize>) -> Vec<f64> {
     rows.map(|row| values[row]).filter(|value| value.is_finite()).collect()
 }
 
@@ -178,72 +236,16 @@ fn effects(views: &[ColumnView<'_>], members: &[Vec<usize>]) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// The view and the specification of the feature with this role.
-fn with_role<'a, 'b>(
-    spec: &ClusterSpec,
-    views: &'b [ColumnView<'a>],
-    role: Role,
-) -> Option<&'b ColumnView<'a>> {
-    let Feature(found) = spec.features.iter().find(|Feature(feature)| feature.role() == Some(role))?;
-    views.iter().find(|view| view.raw.is_some() && view.feature.name() == found.name)
-}
-
-fn rfm_cuts(fitted: &Fitted<'_>, views: &[ColumnView<'_>]) -> Option<RfmCuts> {
+fn rfm_cuts(rows: &Rows<'_>) -> Option<RfmCuts> {
     let cuts = |role, better| {
-        let raw = with_role(fitted.spec, views, role)?.raw.as_ref()?;
-        Some(Cuts::of(&finite(raw, 0..raw.len()), better))
+        let (_, raw) = fitting::raw_of_role(rows, role)?;
+        Some(Cuts::of(&finite(&raw, 0..raw.len()), better))
     };
     Some(RfmCuts {
         r: cuts(Role::Recency, Better::Lower)?,
         f: cuts(Role::Frequency, Better::Higher)?,
         m: cuts(Role::Monetary, Better::Higher)?,
     })
-}
-
-fn segment_names(
-    fitted: &Fitted<'_>,
-    views: &[ColumnView<'_>],
-    members: &[Vec<usize>],
-    effects: &[Vec<f64>],
-    ids: &[String],
-    rfm: Option<&RfmCuts>,
-) -> Vec<String> {
-    let spec = fitted.spec;
-    let portrait = |index: usize| {
-        let given = spec.naming.overrides.get(&ids[index]).map(String::as_str);
-        let scores = rfm.and_then(|cuts| {
-            let recency = median_score(with_role(spec, views, Role::Recency)?, &members[index], &cuts.r)?;
-            let frequency = median_score(with_role(spec, views, Role::Frequency)?, &members[index], &cuts.f)?;
-            Some((recency, frequency))
-        });
-        let features = views.iter().zip(&effects[index]).filter_map(|(view, &z)| {
-            let Feature(feature) = spec.features.iter().find(|Feature(of)| of.name == view.feature.name())?;
-            let counts = view.raw.is_some() && (scores.is_none() || feature.role().is_none());
-            counts.then_some(Effect {
-                feature: &feature.name,
-                z,
-                low_word: feature.low_word.as_deref(),
-                high_word: feature.high_word.as_deref(),
-            })
-        });
-        Portrait { given, rfm: scores, effects: features.collect() }
-    };
-    match spec.naming.mode {
-        NamingMode::Centres => names(&(0..members.len()).map(portrait).collect::<Vec<_>>()),
-        NamingMode::Numbers => (0..members.len())
-            .map(|index| {
-                let given = spec.naming.overrides.get(&ids[index]);
-                given.cloned().unwrap_or_else(|| format!("Segment {}", index + 1))
-            })
-            .collect(),
-    }
-}
-
-/// The median of the members' scores, halves up.
-fn median_score(view: &ColumnView<'_>, members: &[usize], cuts: &Cuts) -> Option<u8> {
-    let values = finite(view.raw.as_ref()?, members.iter().copied());
-    let scores: Vec<f64> = values.iter().map(|&value| f64::from(cuts.score(value))).collect();
-    (!scores.is_empty()).then(|| quantile(&sorted(&scores), 0.5).round() as u8)
 }
 
 fn centre_rows(
@@ -293,13 +295,13 @@ fn raw_of(view: &ColumnView<'_>, prepared: f64) -> f64 {
 }
 
 /// What later rows are compared with.
-fn reference(fitted: &Fitted<'_>, views: &[ColumnView<'_>]) -> Reference {
+fn reference(rows: &Rows<'_>, views: &[ColumnView<'_>]) -> Reference {
     let bins = views.iter().filter_map(|view| Some((view.name.clone(), Bins::of(view.raw.as_ref()?)?)));
-    let shares = fitted.preparation.features().iter().filter_map(|feature| {
-        let (_, column) = fitted.columns.iter().find(|(name, _)| name == feature.name())?;
+    let shares = rows.preparation.features().iter().filter_map(|feature| {
+        let (_, column) = rows.columns.iter().find(|(name, _)| name == feature.name())?;
         match column {
             Column::Categorical(levels) => {
-                let kept = fitted.kept.iter().map(|&row| levels[row].as_deref());
+                let kept = rows.kept.iter().map(|&row| levels[row].as_deref());
                 Some((feature.name().to_owned(), level_shares(kept)))
             }
             Column::Numeric(_) => None,
@@ -321,15 +323,33 @@ fn feature_quantiles(views: &[ColumnView<'_>]) -> Vec<(String, Vec<f64>)> {
     views.iter().filter_map(|view| Some((view.name.clone(), deciles(view.raw.as_ref()?)))).collect()
 }
 
-fn metrics(matrix: &Matrix, members: &[Vec<usize>], found: &[Assignment], seed: u64) -> ModelMetrics {
-    let mut labels = vec![0; matrix.rows()];
-    for (index, rows) in members.iter().enumerate() {
-        rows.iter().for_each(|&row| labels[row] = index as u32);
-    }
-    ModelMetrics {
-        inertia: found.iter().map(|found| found.distance * found.distance).sum(),
-        silhouette: silhouette(matrix, &labels, seed).ok(),
-        calinski_harabasz: calinski_harabasz(matrix, &labels).ok(),
-        davies_bouldin: davies_bouldin(matrix, &labels).ok(),
-    }
+/// Figures of all rows but noise, and the silhouettes they rest on by segment.
+fn metrics(
+    matrix: &Matrix,
+    found: &[Assignment],
+    noise: Option<usize>,
+    segments: usize,
+    judge: Judge,
+) -> (ModelMetrics, Vec<Vec<f64>>) {
+    let labels: Vec<u32> = found.iter().map(|found| found.segment as u32).collect();
+    let dense: Option<Vec<usize>> =
+        noise.map(|noise| (0..labels.len()).filter(|&row| labels[row] as usize != noise).collect());
+    let picked = dense.as_ref().map(|dense| {
+        let labels: Vec<u32> = dense.iter().map(|&row| labels[row]).collect();
+        (matrix.select(dense), labels)
+    });
+    let (points, labels) = picked.as_ref().map_or((matrix, &labels), |(points, labels)| (points, labels));
+    let (silhouette, mut by_segment) = match silhouette_by_label(points, labels, judge.seed, judge.kernel) {
+        Ok((silhouette, values)) => (Some(silhouette), values),
+        Err(_) => (None, Vec::new()),
+    };
+    by_segment.resize(segments, Vec::new());
+    let inertia = found.iter().filter(|found| Some(found.segment) != noise);
+    let metrics = ModelMetrics {
+        inertia: inertia.map(|found| found.distance * found.distance).sum(),
+        silhouette,
+        calinski_harabasz: calinski_harabasz(points, labels).ok(),
+        davies_bouldin: davies_bouldin(points, labels).ok(),
+    };
+    (metrics, by_segment)
 }

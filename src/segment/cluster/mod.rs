@@ -4,20 +4,24 @@
 //! rows, configuration and model name give equal bytes. Knows nothing of where rows come from.
 
 mod build;
+mod fitting;
+mod identity;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::artefact::{Assignment, Model, ModelMetrics};
-use super::choose_k::{KReport, NoEligibleK, choose_k};
-use super::kmeans::{KMeansError, KMeansOptions, kmeans_from};
-use super::prepare::{Column, FeatureReport, Preparation, PrepareError, Prepared, Warning};
-use super::random::{Draws, Purpose};
-use super::spec::{ClusterSpec, Select};
+pub use fitting::RefreshReport;
+pub use identity::Rename;
 
-/// Rows on which k is chosen.
-const SAMPLE: usize = 50_000;
+use super::artefact::{Assignment, Model, ModelMetrics};
+use super::choose_k::{KReport, NoEligibleK};
+use super::figures::Figures;
+use super::identity::{Lineage, Migration, Previous};
+use super::kmeans::KMeansError;
+use super::prepare::{Column, FeatureReport, Preparation, PrepareError, Prepared, Warning};
+use super::spec::{AlgorithmName, ClusterSpec};
+use super::vectors::Kernel;
 
 /// What is to be segmented.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +34,17 @@ pub struct ClusterInput {
     pub columns: Vec<(String, Column)>,
     /// The configuration.
     pub spec: ClusterSpec,
+    /// The run before, whose segments keep their ids and names.
+    pub previous: Option<Previous>,
+    /// What the predicates of `algorithm: {name: rules}` said of each row.
+    pub given: Option<Given>,
+    /// Instructions to use; the result does not depend on them.
+    pub kernel: Kernel,
 }
+
+/// For each row the first predicate that holds, by its place in `algorithm.rules`; `None` where none does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given(pub Vec<Option<usize>>);
 
 /// A finished segmentation.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +63,16 @@ pub struct Clustering {
     pub k_report: KReport,
     /// Figures on all training rows.
     pub metrics: ModelMetrics,
+    /// What pictures are drawn from.
+    pub figures: Figures,
+    /// Who went where since the run before; `None` without one.
+    pub migration: Option<Migration>,
+    /// What became of each segment since the run before.
+    pub lineage: Vec<Lineage>,
+    /// Segments whose kept name no longer fits.
+    pub renames: Vec<Rename>,
+    /// How a warm start and its challenger compared; `None` without a run before or without k-means.
+    pub refresh: Option<RefreshReport>,
     /// What preparation did to each feature.
     pub features: Vec<FeatureReport>,
     /// What the author should know.
@@ -113,6 +137,40 @@ pub enum ClusterError {
         /// Rows needed.
         needed: usize,
     },
+    /// More rows than a hierarchical clustering may have.
+    #[error("{rows} rows are more than `algorithm.max_rows` = {limit} (hint: `on_large: microclusters`)")]
+    TooManyRows {
+        /// Rows left after preparation.
+        rows: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The distances to neighbours have no knee.
+    #[error(
+        "`eps: auto` found no knee in the distances to the neighbour number {min_samples}: give `algorithm.eps` as a number"
+    )]
+    NoEps {
+        /// Which neighbour.
+        min_samples: usize,
+    },
+    /// Every row is noise.
+    #[error(
+        "no row has {min_samples} rows within {eps}: all are noise (hint: a larger `eps` or a smaller `min_samples`)"
+    )]
+    NoDenseRegion {
+        /// The distance.
+        eps: f64,
+        /// Rows needed.
+        min_samples: usize,
+    },
+    /// `rfm` needs its three measures.
+    #[error(
+        "`algorithm: rfm` needs three numeric features with the roles recency, frequency and monetary (hint: `role: recency`)"
+    )]
+    NoRfm,
+    /// Nobody evaluated the predicates.
+    #[error("`algorithm: rules` needs what its predicates say of each row")]
+    NoPredicates,
     /// No k satisfies the guard.
     #[error(transparent)]
     NoEligibleK(#[from] NoEligibleK),
@@ -127,55 +185,34 @@ pub enum ClusterError {
 /// [`ClusterError`]; features and settings name all their problems at once.
 pub fn cluster(input: ClusterInput) -> Result<Clustering, ClusterError> {
     check(&input)?;
-    let ClusterInput { model: name, keys, columns, spec } = input;
+    let ClusterInput { model: name, keys, columns, spec, previous, given, kernel } = input;
     let (preparation, prepared) =
         Preparation::fit(&spec.features, spec.scale, &columns).map_err(ClusterError::Prepare)?;
     let Prepared { matrix, kept, report, mut warnings } = prepared;
-    let rows = matrix.rows();
-    let least = spec.k.0.fixed.unwrap_or(spec.k.0.min);
-    if rows < 2 || rows < least {
-        return Err(ClusterError::TooFewRows { rows, needed: least.max(2) });
+    let needed = spec.fewest().max(2);
+    if matrix.rows() < needed {
+        return Err(ClusterError::TooFewRows { rows: matrix.rows(), needed });
     }
-    let options = KMeansOptions {
-        clusters: least,
-        runs: spec.algorithm.n_init,
-        max_iterations: spec.algorithm.max_iter,
-        tolerance: spec.algorithm.tol,
-        seed: spec.algorithm.seed,
+    let rows = fitting::Rows {
+        spec: &spec,
+        matrix: &matrix,
+        preparation: &preparation,
+        columns: &columns,
+        keys: &keys,
+        kept: &kept,
+        previous: previous.as_ref(),
+        given: given.as_ref(),
+        kernel,
     };
-    let sample = sample_rows(&keys, &kept, spec.algorithm.seed);
-    let mut choice = match &sample {
-        Some(sample) => choose_k(&matrix.select(sample), rows, &spec.k.0, &options)?,
-        None => choose_k(&matrix, rows, &spec.k.0, &options)?,
-    };
-    if sample.is_some() {
-        choice.fit = kmeans_from(&matrix, &choice.fit.centres, &options)?;
-    }
-    let k = choice.report.k;
-    let found = choice.fit.centres.len();
-    if found < k {
-        let message = format!("only {found} clusters of {k}: there are no more distinct rows");
-        warnings.push(Warning { code: "fewer_clusters", message });
-    }
-    if rows < 10 * k {
-        let message = format!("{rows} rows for {k} segments are fewer than 10 each");
+    let mut found = fitting::segment(&rows)?;
+    let k = found.centres.len();
+    if matrix.rows() < 10 * k {
+        let message = format!("{} rows for {k} segments are fewer than 10 each", matrix.rows());
         warnings.push(Warning { code: "few_rows", message });
     }
-    if !choice.fit.converged {
-        let message = format!("k-means stopped after `max_iter` = {} iterations", options.max_iterations);
-        warnings.push(Warning { code: "not_converged", message });
-    }
-    warnings.extend(choice.warnings);
-    let fitted = build::Fitted {
-        name: &name,
-        spec: &spec,
-        columns: &columns,
-        matrix: &matrix,
-        kept: &kept,
-        preparation,
-        centres: choice.fit.centres,
-    };
-    let built = build::build(fitted);
+    warnings.append(&mut found.warnings);
+    let (k_report, refresh) = (found.k_report.clone(), found.refresh.clone());
+    let built = build::build(build::Fitted { name: &name, rows, found });
     let model_json = built.model.to_json();
     let mut assignments = vec![None; keys.len()];
     kept.iter().zip(built.assignments).for_each(|(&row, found)| assignments[row] = Some(found));
@@ -186,7 +223,12 @@ pub fn cluster(input: ClusterInput) -> Result<Clustering, ClusterError> {
         model_json,
         assignments,
         centres: built.centres,
-        k_report: choice.report,
+        k_report,
+        figures: built.figures,
+        migration: built.identity.migration,
+        lineage: built.identity.lineage,
+        renames: built.identity.renames,
+        refresh,
         features: report,
         warnings,
     })
@@ -202,6 +244,9 @@ fn check(input: &ClusterInput) -> Result<(), ClusterError> {
     if let Some(row) = (1..rows).find(|&row| input.keys[row - 1] >= input.keys[row]) {
         return Err(ClusterError::KeyOrder { row, key: input.keys[row].to_string() });
     }
+    if !input.kernel.is_available() {
+        return Err(KMeansError::NoKernel(input.kernel).into());
+    }
     let problems = input.spec.problems();
     if !problems.is_empty() {
         return Err(ClusterError::Settings(problems));
@@ -209,53 +254,24 @@ fn check(input: &ClusterInput) -> Result<(), ClusterError> {
     if rows < 2 {
         return Err(ClusterError::TooFewRows { rows, needed: 2 });
     }
+    if let Some(Given(given)) = &input.given
+        && given.len() != rows
+    {
+        let column = "what predicates say".to_owned();
+        return Err(ClusterError::ColumnLength { column, found: given.len(), expected: rows });
+    }
     Ok(())
 }
 
 impl ClusterSpec {
-    /// What is wrong with the settings of `algorithm` and `k`, all at once; for features see
-    /// [`Preparation::fit`].
-    pub fn problems(&self) -> Vec<String> {
-        let (k, algorithm, guard) = (&self.k.0, &self.algorithm, &self.k.0.guard);
-        let mut problems = Vec::new();
-        let mut refuse = |wrong: bool, message: String| {
-            if wrong {
-                problems.push(message);
-            }
-        };
-        refuse(algorithm.n_init == 0, "`algorithm.n_init` is 0, expected at least 1".into());
-        refuse(algorithm.max_iter == 0, "`algorithm.max_iter` is 0, expected at least 1".into());
-        let tol = algorithm.tol;
-        refuse(!tol.is_finite() || tol < 0.0, format!("`algorithm.tol` is {tol}, expected 0 or more"));
-        refuse(k.fixed == Some(0), "`k.fixed` is 0, expected at least 1".into());
-        refuse(
-            k.select == Select::Fixed && k.fixed.is_none(),
-            "`k.select` is `fixed`, expected the number as `k.fixed`".into(),
-        );
-        refuse(k.fixed.is_none() && k.min == 0, "`k.min` is 0, expected at least 1".into());
-        refuse(
-            k.fixed.is_none() && k.min > k.max,
-            format!("`k.min` is {} and `k.max` is {}, expected min <= max", k.min, k.max),
-        );
-        for (key, share) in [("min_share", guard.min_share), ("max_share", guard.max_share)] {
-            let wrong = !(0.0..=1.0).contains(&share);
-            refuse(wrong, format!("`k.guard.{key}` is {share}, expected a share from 0 to 1"));
+    /// Fewest segments that may come out.
+    fn fewest(&self) -> usize {
+        let (k, algorithm) = (&self.k.0, &self.algorithm);
+        match algorithm.name {
+            AlgorithmName::Kmeans | AlgorithmName::MinibatchKmeans => k.fixed.unwrap_or(k.min),
+            AlgorithmName::Hierarchical if algorithm.cut.is_none() => k.fixed.unwrap_or(k.min),
+            AlgorithmName::Hierarchical => algorithm.cut.and_then(|cut| cut.k).unwrap_or(1),
+            AlgorithmName::Dbscan | AlgorithmName::Rfm | AlgorithmName::Rules => 1,
         }
-        problems
     }
-}
-
-/// The rows on which k is chosen, rising; `None` for all. A key is in or out wherever its row stands.
-fn sample_rows(keys: &[Arc<str>], kept: &[usize], seed: u64) -> Option<Vec<usize>> {
-    if kept.len() <= SAMPLE {
-        return None;
-    }
-    let draws = Draws::new(seed, 0, Purpose::Sampling);
-    let mut drawn: Vec<(u64, usize)> =
-        kept.iter().enumerate().map(|(place, &row)| (draws.of_text(&keys[row]), place)).collect();
-    drawn.sort_unstable();
-    drawn.truncate(SAMPLE);
-    let mut rows: Vec<usize> = drawn.into_iter().map(|(_, place)| place).collect();
-    rows.sort_unstable();
-    Some(rows)
 }

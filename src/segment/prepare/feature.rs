@@ -235,6 +235,39 @@ fn level_text(value: Value<'_>) -> String {
     }
 }
 
+/// Appends the columns of `to` that correspond to the prepared columns of `own`; see [`super::Preparation::remap`].
+pub(super) fn remap(
+    own: Option<(&FittedFeature, &[f64])>,
+    to: &FittedFeature,
+    row: &mut Vec<f64>,
+) -> Option<()> {
+    match (to, own) {
+        (FittedFeature::Numeric(to), Some((FittedFeature::Numeric(from), values))) => {
+            if to.scale.is_some() {
+                let raw = from.inverse(*values.first()?)?;
+                row.push(to.prepared(raw).ok().filter(|value| value.is_finite())?);
+            }
+            if to.indicator {
+                let missing = from.indicator.then(|| values.last()).flatten();
+                row.push(missing.map_or(0.0, |value| value / from.weight * to.weight));
+            }
+            Some(())
+        }
+        (FittedFeature::Numeric(to), _) => (to.scale.is_none() && !to.indicator).then_some(()),
+        (FittedFeature::Categorical(to), Some((FittedFeature::Categorical(from), values))) => {
+            row.extend(to.levels.iter().map(|level| {
+                let own = from.levels.iter().position(|known| known == level);
+                own.map_or(0.0, |own| values[own] / from.mark * to.mark)
+            }));
+            Some(())
+        }
+        (FittedFeature::Categorical(to), _) => {
+            row.extend(to.levels.iter().map(|_| 0.0));
+            Some(())
+        }
+    }
+}
+
 impl FittedFeature {
     /// The column it is made of.
     pub fn name(&self) -> &str {

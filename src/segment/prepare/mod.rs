@@ -155,6 +155,9 @@ pub enum PrepareError {
         /// Rows given.
         rows: usize,
     },
+    /// Segments made by predicates are told by a query engine alone.
+    #[error("the model's segments are predicates: one row alone cannot be assigned without a query engine")]
+    Predicates,
     /// A row has another number of values than the model has features.
     #[error("the row has {found} values, the model expects {expected}")]
     RowWidth {
@@ -239,6 +242,29 @@ impl Preparation {
     /// The names of the prepared columns, such as `orders`, `orders__missing` or `country=FR`.
     pub fn column_names(&self) -> Vec<String> {
         self.features.iter().flat_map(FittedFeature::column_names).collect()
+    }
+
+    /// A prepared row of this preparation in the prepared units of `to`, by way of raw units.
+    ///
+    /// `None` when `to` has a numeric feature that this one lacks or found constant. Levels that this one does
+    /// not know count as absent.
+    pub fn remap(&self, row: &[f64], to: &Self) -> Option<Vec<f64>> {
+        let mut place = 0;
+        let own: Vec<(&FittedFeature, &[f64])> = self
+            .features
+            .iter()
+            .map(|feature| {
+                let part = row.get(place..place + feature.width())?;
+                place += feature.width();
+                Some((feature, part))
+            })
+            .collect::<Option<_>>()?;
+        let mut mapped = Vec::with_capacity(to.width());
+        for feature in &to.features {
+            let found = own.iter().find(|(own, _)| own.name() == feature.name());
+            feature::remap(found.copied(), feature, &mut mapped)?;
+        }
+        Some(mapped)
     }
 
     /// One row, prepared; its values stand in the order of [`features`](Self::features).

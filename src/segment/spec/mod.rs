@@ -1,6 +1,10 @@
-//! What authors may ask of a clustering: the keys `features`, `scale`, `algorithm`, `k` and `naming`.
+//! What authors may ask of a clustering: the keys `features`, `scale`, `algorithm`, `k`, `refresh` and `naming`.
 //!
 //! Owns the words, their defaults and their JSON schema. Knows nothing of files, tables or runs.
+
+mod algorithm;
+mod choice;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +13,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use algorithm::{
+    Algorithm, AlgorithmName, Cut, Eps, Grid, Init, Linkage, Metric, OnLarge, Precision, Rule,
+};
+pub use choice::{Guard, K, KSpec, OnNoK, Select};
+use whole::{whole, whole_schema};
 
 /// Everything a clustering is configured by.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -25,6 +35,9 @@ pub struct ClusterSpec {
     /// How many segments.
     #[serde(default)]
     pub k: K,
+    /// What a later run keeps of the one before.
+    #[serde(default)]
+    pub refresh: Refresh,
     /// How segments get their names.
     #[serde(default)]
     pub naming: Naming,
@@ -181,107 +194,38 @@ pub enum Role {
     Monetary,
 }
 
-/// The algorithm and its settings.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Algorithm {
-    /// `kmeans`.
-    pub name: AlgorithmName,
-    /// Independent starts; the best is kept. Default 10.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "whole_schema")]
-    pub n_init: usize,
-    /// Most iterations per start. Default 300.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "whole_schema")]
-    pub max_iter: usize,
-    /// Stop when centres move less than this, relative to the mean variance. Default 0.0001.
-    pub tol: f64,
-    /// Key of all draws: the same seed and rows give the same segments, bit for bit. Default 42.
-    #[serde(deserialize_with = "whole_seed")]
-    #[schemars(schema_with = "whole_schema")]
-    pub seed: u64,
-}
-
-/// The algorithms there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AlgorithmName {
-    /// k-means with k-means++ starts.
-    #[default]
-    Kmeans,
-}
-
-/// How many segments: a number, or a range and how to choose from it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct K(pub KSpec);
-
-/// The range of k and how to choose from it.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct KSpec {
-    /// The rule of choice.
-    pub select: Select,
-    /// Fewest segments tried. Default 3.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "whole_schema")]
-    pub min: usize,
-    /// Most segments tried. Default 10.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "whole_schema")]
-    pub max: usize,
-    /// The number itself; implies `select: fixed`.
-    #[serde(deserialize_with = "whole_or_nothing")]
-    #[schemars(schema_with = "whole_schema")]
-    pub fixed: Option<usize>,
-    /// What a choice must satisfy to be eligible.
-    pub guard: Guard,
-    /// What to do when no k satisfies the guard.
-    pub on_no_k: OnNoK,
-}
-
-/// The rule by which k is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Select {
-    /// The smallest k whose silhouette is within one standard error of the best.
-    #[default]
-    Auto,
-    /// The highest silhouette.
-    Silhouette,
-    /// The knee of the inertia curve.
-    Elbow,
-    /// The highest Calinski-Harabasz index.
-    CalinskiHarabasz,
-    /// The lowest Davies-Bouldin index.
-    DaviesBouldin,
-    /// The number given as `fixed`.
-    Fixed,
-}
-
-/// Limits that keep segments usable.
+/// What a later run keeps of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Guard {
-    /// Smallest share of a segment. Default 0.02.
-    pub min_share: f64,
-    /// Fewest rows of a segment, counted in all rows. Default 1.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "whole_schema")]
-    pub min_size: usize,
-    /// Largest share of a segment. Default 0.7.
-    pub max_share: f64,
+pub struct Refresh {
+    /// Where k-means starts when there is a model already.
+    pub init: Start,
+    /// What is fitted beside a warm start.
+    pub challenger: Challenger,
+    /// The challenger replaces the warm fit only if its inertia is lower by more than this share. Default 0.02.
+    pub switch_if_inertia_gain: f64,
 }
 
-/// What to do when no k satisfies the guard.
+/// Where k-means starts when there is a model already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// From the centres of the model before: customers whose data did not change seldom move.
+    #[default]
+    Warm,
+    /// As if there were none.
+    Cold,
+}
+
+/// What is fitted beside a warm start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OnNoK {
-    /// Refuse, with the reasons.
+pub enum Challenger {
+    /// A fit that knows nothing of the model before.
     #[default]
-    Fail,
-    /// Choose as if there were no guard, and warn.
-    Relax,
+    Cold,
+    /// Nothing.
+    None,
 }
 
 /// How segments get their names.
@@ -305,22 +249,24 @@ pub enum NamingMode {
     Numbers,
 }
 
-impl Default for Algorithm {
+impl Default for Refresh {
     fn default() -> Self {
-        Self { name: AlgorithmName::Kmeans, n_init: 10, max_iter: 300, tol: 1e-4, seed: 42 }
+        Self { init: Start::Warm, challenger: Challenger::Cold, switch_if_inertia_gain: 0.02 }
     }
 }
 
-impl Default for KSpec {
-    fn default() -> Self {
-        let guard = Guard::default();
-        Self { select: Select::Auto, min: 3, max: 10, fixed: None, guard, on_no_k: OnNoK::Fail }
-    }
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self { min_share: 0.02, min_size: 1, max_share: 0.70 }
+impl ClusterSpec {
+    /// What is wrong with the settings of `algorithm`, `k` and `refresh`, all at once; for features see
+    /// [`Preparation::fit`](super::prepare::Preparation::fit).
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.algorithm.problems();
+        problems.extend(self.k.0.problems());
+        let gain = self.refresh.switch_if_inertia_gain;
+        if !(0.0..=1.0).contains(&gain) {
+            problems
+                .push(format!("`refresh.switch_if_inertia_gain` is {gain}, expected a share from 0 to 1"));
+        }
+        problems
     }
 }
 
@@ -365,44 +311,6 @@ fn twenty() -> usize {
     20
 }
 
-/// A whole number, or one that a template rendered to text.
-fn whole_seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    struct Whole;
-    impl Visitor<'_> for Whole {
-        type Value = u64;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a whole number from 0")
-        }
-
-        fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
-            Ok(value)
-        }
-
-        fn visit_i64<E: Error>(self, value: i64) -> Result<u64, E> {
-            u64::try_from(value).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(value), &self))
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-            text.trim().parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-        }
-    }
-    deserializer.deserialize_any(Whole)
-}
-
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let value = whole_seed(deserializer)?;
-    usize::try_from(value).map_err(|_| D::Error::custom(format!("`{value}` is too large a count")))
-}
-
-fn whole_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    whole(deserializer).map(Some)
-}
-
-fn whole_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "integer", "minimum": 0})
-}
-
 impl<'de> Deserialize<'de> for Feature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entry;
@@ -432,51 +340,5 @@ impl JsonSchema for Feature {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({"anyOf": [{"type": "string"}, generator.subschema_for::<FeatureSpec>()]})
-    }
-}
-
-impl<'de> Deserialize<'de> for K {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entry;
-        impl<'de> Visitor<'de> for Entry {
-            type Value = K;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a number of segments or a mapping with `select`, `min` and `max`")
-            }
-
-            fn visit_u64<E: Error>(self, value: u64) -> Result<K, E> {
-                let fixed = usize::try_from(value).map_err(E::custom)?;
-                Ok(K(KSpec { fixed: Some(fixed), select: Select::Fixed, ..KSpec::default() }))
-            }
-
-            fn visit_i64<E: Error>(self, value: i64) -> Result<K, E> {
-                let value = u64::try_from(value)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(value), &self))?;
-                self.visit_u64(value)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<K, E> {
-                let value = text.trim().parse();
-                let wrong = |_| E::invalid_value(serde::de::Unexpected::Str(text), &self);
-                value.map_err(wrong).and_then(|value| Entry.visit_u64(value))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<K, A::Error> {
-                KSpec::deserialize(MapAccessDeserializer::new(map)).map(K)
-            }
-        }
-        deserializer.deserialize_any(Entry)
-    }
-}
-
-impl JsonSchema for K {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "K".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mapping = generator.subschema_for::<KSpec>();
-        json_schema!({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}, mapping]})
     }
 }

@@ -1,0 +1,227 @@
+//! Lloyd's iterations over centred points.
+
+use rayon::prelude::*;
+
+use super::{KMeansFit, KMeansOptions, ordered_sum};
+use crate::segment::matrix::Matrix;
+use crate::segment::points::{
+    CHUNK, ChunkSums, Nearest, Points, Real, Step, TILE, lay_out, squared_distance,
+};
+use crate::segment::random::{Draws, Purpose};
+use crate::segment::vectors::Vectors;
+
+/// Points moved so that every column's mean is 0, which keeps large offsets out of the arithmetic.
+pub(in crate::segment) struct Centred<'a, T> {
+    matrix: &'a Matrix,
+    pub(super) points: Points<T>,
+    means: Vec<f64>,
+    mean_variance: f64,
+}
+
+/// Where a run ended: centres k × d in one slice, in centred units.
+pub(super) struct Run {
+    pub(super) centres: Vec<f64>,
+    pub(super) iterations: usize,
+    pub(super) converged: bool,
+}
+
+impl<'a, T: Real> Centred<'a, T> {
+    /// Lays out `matrix`, which has been checked, for the kernel of `options`.
+    pub(in crate::segment) fn new(matrix: &'a Matrix, options: &KMeansOptions) -> Self {
+        let vectors = options.kernel.vectors().unwrap_or_else(Vectors::detected);
+        let rows = matrix.rows() as f64;
+        let means: Vec<f64> = matrix.columns().iter().map(|column| ordered_sum(column) / rows).collect();
+        let points = Points::new(matrix.rows(), matrix.columns(), &means, vectors);
+        let variance = |(column, mean): (&Vec<f64>, &f64)| {
+            let squares = column
+                .par_chunks(CHUNK)
+                .map(|chunk| chunk.iter().fold(0.0, |sum, value| sum + (value - mean) * (value - mean)));
+            squares.collect::<Vec<f64>>().iter().sum::<f64>() / rows
+        };
+        let total: f64 = matrix.columns().iter().zip(&means).map(variance).sum();
+        Self { matrix, points, mean_variance: total / means.len() as f64, means }
+    }
+
+    /// Centres in centred units, in one slice.
+    fn inward(&self, centres: &[Vec<f64>]) -> Vec<f64> {
+        centres.iter().flat_map(|centre| centre.iter().zip(&self.means).map(|(c, mean)| c - mean)).collect()
+    }
+
+    /// The run as a fit in the matrix's units, without clusters that have no rows. Labels and distances are
+    /// decided in `f64` whatever the precision of the points.
+    fn outward(&self, run: Run) -> KMeansFit {
+        let width = self.points.width;
+        let (mut labels, distances) = nearest_in(self.matrix, &self.means, &run.centres, self.points.vectors);
+        let mut present = vec![false; run.centres.len() / width];
+        labels.iter().for_each(|&label| present[label as usize] = true);
+        let mut renumbered = vec![0; present.len()];
+        let mut centres = Vec::new();
+        for (number, centre) in run.centres.chunks_exact(width).enumerate().filter(|(c, _)| present[*c]) {
+            renumbered[number] = centres.len() as u32;
+            centres.push(centre.iter().zip(&self.means).map(|(value, mean)| value + mean).collect());
+        }
+        labels.iter_mut().for_each(|label| *label = renumbered[*label as usize]);
+        let Run { iterations, converged, .. } = run;
+        KMeansFit { centres, labels, inertia: ordered_sum(&distances), iterations, converged }
+    }
+
+    /// The starting centres of a run, in centred units.
+    fn start(&self, options: &KMeansOptions, run: usize) -> Vec<f64> {
+        self.seeded(options.init, options.clusters, Draws::new(options.seed, run as u64, Purpose::Seeding))
+    }
+
+    /// The starting centres of a run, in the matrix's units.
+    pub(super) fn start_of_run(&self, options: &KMeansOptions, run: usize) -> Vec<Vec<f64>> {
+        let start = self.start(options, run);
+        let outward =
+            |centre: &[f64]| centre.iter().zip(&self.means).map(|(value, mean)| value + mean).collect();
+        start.chunks_exact(self.points.width).map(outward).collect()
+    }
+
+    /// One run from the given centres, in the matrix's units.
+    pub(super) fn from_centres(&self, centres: &[Vec<f64>], options: &KMeansOptions) -> KMeansFit {
+        self.outward(self.iterated(self.inward(centres), 0, options))
+    }
+
+    /// Batches, if they were asked for, or whole passes.
+    fn iterated(&self, start: Vec<f64>, run: usize, options: &KMeansOptions) -> Run {
+        match options.batch {
+            Some(batch) => self.by_batches(start, batch, run, options),
+            None => self.lloyd(start, options),
+        }
+    }
+
+    /// Several runs from fresh starts; the best, the earlier one when equal.
+    pub(in crate::segment) fn best_of_runs(&self, options: &KMeansOptions) -> KMeansFit {
+        let mut best: Option<KMeansFit> = None;
+        for number in 0..options.runs {
+            let start = self.start(options, number);
+            let fit = self.outward(self.iterated(start, number, options));
+            if best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
+                best = Some(fit);
+            }
+        }
+        best.expect("at least one run was checked for")
+    }
+
+    /// One more centre for a finished fit, chosen as k-means++ would, then Lloyd's iterations.
+    pub(in crate::segment) fn grown(&self, fit: &KMeansFit, options: &KMeansOptions) -> KMeansFit {
+        let mut centres = self.inward(&fit.centres);
+        let (_, mut closest) = self.assigned(&centres);
+        let draws = Draws::new(options.seed, options.clusters as u64, Purpose::Growing);
+        let row = self.next_centre(&mut closest, options.clusters, draws, 0);
+        centres.extend(self.points.row(row).into_iter().map(T::wide));
+        self.outward(self.lloyd(centres, options))
+    }
+
+    /// Lloyd's iterations from `centres` (k × d, centred units).
+    fn lloyd(&self, mut centres: Vec<f64>, options: &KMeansOptions) -> Run {
+        let limit = options.tolerance * self.mean_variance;
+        let mut labels = vec![u32::MAX; self.points.rows];
+        let (mut iterations, mut converged) = (0, false);
+        while iterations < options.max_iterations && !converged {
+            iterations += 1;
+            let ChunkSums { mut sums, mut counts, changed } = self.step(&centres, &mut labels);
+            self.relocate_empty(&centres, &labels, &mut sums, &mut counts);
+            average(&mut sums, &counts, &centres);
+            let shift = squared_distance(&sums, &centres);
+            centres = sums;
+            converged = changed == 0 || shift <= limit;
+        }
+        Run { centres, iterations, converged }
+    }
+
+    /// Assigns every row and sums the rows of each centre.
+    fn step(&self, centres: &[f64], labels: &mut [u32]) -> ChunkSums {
+        let width = self.points.width;
+        let narrow = narrowed::<T>(centres);
+        let step = |(tiles, labels): (&[T], &mut [u32])| {
+            self.points.vectors.run(Step { tiles, width, centres: narrow.as_slice(), labels })
+        };
+        let chunks: Vec<ChunkSums> =
+            self.points.chunks().zip(labels.par_chunks_mut(CHUNK)).map(step).collect();
+        let mut chunks = chunks.into_iter();
+        let mut total = chunks.next().expect("there is at least one row");
+        for chunk in chunks {
+            total.sums.iter_mut().zip(&chunk.sums).for_each(|(total, sum)| *total += sum);
+            total.counts.iter_mut().zip(&chunk.counts).for_each(|(total, count)| *total += count);
+            total.changed += chunk.changed;
+        }
+        total
+    }
+
+    /// Labels and squared distances of all rows, in the precision of the points.
+    pub(super) fn assigned(&self, centres: &[f64]) -> (Vec<u32>, Vec<f64>) {
+        let (width, narrow) = (self.points.width, narrowed::<T>(centres));
+        let mut labels = vec![0; self.points.rows];
+        let mut distances = vec![0.0; self.points.rows];
+        let parts = labels.par_chunks_mut(CHUNK).zip(distances.par_chunks_mut(CHUNK));
+        self.points.chunks().zip(parts).for_each(|(tiles, (labels, distances))| {
+            self.points.vectors.run(Nearest { tiles, width, centres: &narrow, labels, distances });
+        });
+        (labels, distances)
+    }
+
+    /// Gives each empty centre the row farthest from its own centre, as scikit-learn does: distance falling,
+    /// ties to the lower row, the row taken out of its donor's sum. Nothing moves when all distances are 0.
+    fn relocate_empty(&self, centres: &[f64], labels: &[u32], sums: &mut [f64], counts: &mut [u64]) {
+        let empty: Vec<usize> = (0..counts.len()).filter(|&cluster| counts[cluster] == 0).collect();
+        if empty.is_empty() {
+            return;
+        }
+        let (_, distances) = self.assigned(centres);
+        let mut rows: Vec<usize> = (0..self.points.rows).collect();
+        rows.sort_by(|&left, &right| distances[right].total_cmp(&distances[left]).then(left.cmp(&right)));
+        if distances[rows[0]] == 0.0 {
+            return;
+        }
+        let width = self.points.width;
+        for (&row, &cluster) in rows.iter().zip(&empty) {
+            let donor = labels[row] as usize;
+            let point: Vec<f64> = self.points.row(row).into_iter().map(T::wide).collect();
+            sums[donor * width..][..width].iter_mut().zip(&point).for_each(|(sum, value)| *sum -= value);
+            sums[cluster * width..][..width].copy_from_slice(&point);
+            counts[donor] -= 1;
+            counts[cluster] = 1;
+        }
+    }
+}
+
+/// Values in the precision of the points.
+pub(super) fn narrowed<T: Real>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&value| T::of(value)).collect()
+}
+
+/// Labels and squared distances of all rows less `offsets`, in `f64`: tiles are made as they are needed.
+pub(super) fn nearest_in(
+    matrix: &Matrix,
+    offsets: &[f64],
+    centres: &[f64],
+    vectors: Vectors,
+) -> (Vec<u32>, Vec<f64>) {
+    let (rows, width) = (matrix.rows(), matrix.width());
+    let mut labels = vec![0; rows];
+    let mut distances = vec![0.0; rows];
+    let parts = labels.par_chunks_mut(CHUNK).zip(distances.par_chunks_mut(CHUNK)).enumerate();
+    parts.for_each_init(Vec::new, |tiles: &mut Vec<f64>, (chunk, (labels, distances))| {
+        tiles.clear();
+        tiles.resize(labels.len().div_ceil(TILE) * TILE * width, 0.0);
+        lay_out(chunk * CHUNK, rows, matrix.columns(), offsets, tiles);
+        vectors.run(Nearest { tiles, width, centres, labels, distances });
+    });
+    (labels, distances)
+}
+
+/// Sums become means; a centre without rows stays where it was.
+fn average(sums: &mut [f64], counts: &[u64], old: &[f64]) {
+    let width = sums.len() / counts.len();
+    let parts = sums.chunks_exact_mut(width).zip(old.chunks_exact(width));
+    for ((sum, old), &count) in parts.zip(counts) {
+        if count == 0 {
+            sum.copy_from_slice(old);
+        } else {
+            let share = 1.0 / count as f64;
+            sum.iter_mut().for_each(|value| *value *= share);
+        }
+    }
+}
