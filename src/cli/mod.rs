@@ -24,6 +24,8 @@ mod fmt;
 mod home;
 mod listen;
 mod local;
+#[cfg(all(feature = "data", feature = "ml"))]
+mod models;
 mod next;
 mod progress;
 mod run;
@@ -112,6 +114,10 @@ enum Command {
     /// List problems and try alert routes out
     #[command(subcommand)]
     Alerts(alerts::Alerts),
+    /// Look after models of clusterings
+    #[cfg(all(feature = "data", feature = "ml"))]
+    #[command(subcommand)]
+    Models(models::Models),
     /// Look after the database of run state
     #[command(subcommand)]
     Db(db::Db),
@@ -243,6 +249,8 @@ fn execute(line: CommandLine) -> Result<(), CliError> {
         Command::Runs(args) => block_on(runs::run(args, globals)),
         Command::Tasks(args) => block_on(tasks::run(args, globals)),
         Command::Alerts(args) => block_on(alerts::run(args, globals)),
+        #[cfg(all(feature = "data", feature = "ml"))]
+        Command::Models(args) => block_on(models::run(args, globals)),
         Command::Db(args) => block_on(db::run(args, globals)),
         Command::Bench(args) => block_on(bench::run(args, globals)),
     }

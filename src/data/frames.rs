@@ -15,7 +15,7 @@ use super::lake::Lake;
 use super::session::{Limits, context, of_datafusion};
 use super::{DataError, DatasetName};
 
-/// A dataset at its newest version.
+/// A dataset at one version.
 pub struct Frame {
     /// Its rows.
     pub rows: DataFrame,
@@ -28,8 +28,20 @@ pub struct Frame {
 /// # Errors
 /// [`DataError::Permanent`] with the near name if there is no such dataset.
 pub fn open<'a>(lake: &'a Lake, dataset: &'a DatasetName) -> BoxFuture<'a, Result<Frame, DataError>> {
+    open_at(lake, dataset, None)
+}
+
+/// Opens a dataset at `version`, or at its newest.
+///
+/// # Errors
+/// As [`open`]; [`DataError::Permanent`] for a version that is not kept.
+pub fn open_at<'a>(
+    lake: &'a Lake,
+    dataset: &'a DatasetName,
+    version: Option<i64>,
+) -> BoxFuture<'a, Result<Frame, DataError>> {
     async move {
-        let (provider, version) = lake.table(dataset, None).await?;
+        let (provider, version) = lake.table(dataset, version).await?;
         let session = context(lake.scratch(), Limits::default())?;
         Ok(Frame { rows: session.read_table(provider).map_err(of_datafusion)?, version })
     }

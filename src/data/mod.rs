@@ -20,6 +20,7 @@ pub mod load;
 pub mod models;
 pub mod pipe;
 pub mod schema;
+pub mod served;
 pub mod session;
 pub mod sql;
 pub(crate) mod staging;

@@ -99,6 +99,13 @@ pub(super) async fn unless_cancelled<T>(
     }
 }
 
+/// Does `work` that reads or writes files, or computes for long, where it holds nobody up.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DataError> + Send + 'static,
+) -> Result<T, DataError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| DataError::Permanent(error.to_string()))?
+}
+
 /// The dataset called `name`, or what is wrong with the name.
 pub(super) fn dataset(name: &str) -> Result<DatasetName, TaskError> {
     DatasetName::parse(name).map_err(TaskError::Permanent)

@@ -30,14 +30,15 @@ fn outputs<'a>(report: &'a Value, task: &str) -> &'a Value {
     &tasks.iter().find(|t| t["task_id"] == task).unwrap_or_else(|| panic!("no task {task} in {report}"))["outputs"]
 }
 
-/// The bytes of every model file, by its path below `models`.
+/// The bytes of every model and of the pointer to the one served, by path below `models`. Their history says
+/// which run did what, and grows.
 fn models(home: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(folder: &Path, root: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(&path, root, into);
-            } else {
+            } else if path.file_name().is_some_and(|name| name != "history.jsonl") {
                 into.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap());
             }
         }

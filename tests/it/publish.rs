@@ -6,11 +6,14 @@ use std::path::Path;
 use mainspring::data::connections::{Connections, Declared, Secret};
 use mainspring::data::warehouse::Warehouse;
 
+#[cfg(feature = "ml")]
+mod gate;
 mod load;
 mod tasks;
 #[cfg(feature = "ml")]
 mod tasks_cluster;
 mod tasks_validate;
+mod watch;
 
 /// `warehouse`, a SQLite file under `home`, and `pg`, a new Postgres database; without Postgres only the first.
 async fn warehouses(home: &Path) -> Vec<Warehouse> {

@@ -12,34 +12,33 @@ use crate::core::ids::Timestamp;
 use crate::data::session::of_datafusion;
 use crate::data::{DataError, cells, frames, hint_near};
 use crate::segment::prepare::Column;
-use crate::segment::spec::{Feature, FeatureKind};
 
 /// Keys shown in a message.
 const SAMPLE_KEYS: usize = 5;
 const MICROS_PER_DAY: f64 = 86_400e6;
 
 /// What is clustered, sorted by the bytes of the key.
-pub(super) struct Input {
+pub(in crate::tasks) struct Input {
     /// The keys as text.
-    pub(super) keys: Vec<Arc<str>>,
+    pub(in crate::tasks) keys: Vec<Arc<str>>,
     /// The keys as they were.
-    pub(super) key_column: ArrayRef,
+    pub(in crate::tasks) key_column: ArrayRef,
     /// The features.
-    pub(super) columns: Vec<(String, Column)>,
+    pub(in crate::tasks) columns: Vec<(String, Column)>,
 }
 
-/// Reads the key and the features; times become ages at `as_of`.
-pub(super) async fn read(
+/// Reads the key and the features, each with whether it is categorical; times become ages at `as_of`.
+pub(in crate::tasks) async fn read(
     rows: DataFrame,
     key: &str,
-    features: &[Feature],
+    features: &[(&str, bool)],
     as_of: Timestamp,
 ) -> Result<Input, DataError> {
     check_names(&rows, key, features)?;
     let mut names: Vec<&str> = vec![key];
-    for Feature(feature) in features {
-        if !names.contains(&feature.name.as_str()) {
-            names.push(&feature.name);
+    for (name, _) in features {
+        if !names.contains(name) {
+            names.push(name);
         }
     }
     let chosen: Vec<_> = names.iter().map(|name| ident(*name)).collect();
@@ -57,9 +56,9 @@ pub(super) async fn read(
     let sort = |array: &ArrayRef| take(array, &order, None).map_err(|e| DataError::Permanent(e.to_string()));
     let mut columns = Vec::with_capacity(features.len());
     let mut problems = Vec::new();
-    for Feature(feature) in features {
-        match values(&feature.name, feature.kind, &sort(&column(&feature.name)?)?, as_of) {
-            Ok(values) => columns.push((feature.name.clone(), values)),
+    for &(name, categorical) in features {
+        match values(name, categorical, &sort(&column(name)?)?, as_of) {
+            Ok(values) => columns.push((name.to_owned(), values)),
             Err(error) => problems.push(error.to_string()),
         }
     }
@@ -69,10 +68,10 @@ pub(super) async fn read(
     Ok(Input { keys, key_column: sort(&key_column)?, columns })
 }
 
-fn check_names(rows: &DataFrame, key: &str, features: &[Feature]) -> Result<(), DataError> {
+fn check_names(rows: &DataFrame, key: &str, features: &[(&str, bool)]) -> Result<(), DataError> {
     let known: Vec<&str> = rows.schema().fields().iter().map(|field| field.name().as_str()).collect();
     let problems: Vec<String> = std::iter::once(key)
-        .chain(features.iter().map(|Feature(feature)| feature.name.as_str()))
+        .chain(features.iter().map(|(name, _)| *name))
         .filter(|name| !known.contains(name))
         .map(|name| format!("there is no column `{name}`{}", hint_near(name, known.iter().copied())))
         .collect();
@@ -109,14 +108,15 @@ fn sorted(name: &str, column: &ArrayRef) -> Result<(UInt64Array, Vec<Arc<str>>),
     Ok((order.into(), keys))
 }
 
+/// The values of one column: levels, or numbers (times as ages at `as_of`).
 #[expect(clippy::wildcard_enum_match_arm, reason = "only these types of Arrow can be counted with")]
-fn values(
+pub(in crate::tasks) fn values(
     name: &str,
-    declared: Option<FeatureKind>,
+    categorical: bool,
     array: &ArrayRef,
     as_of: Timestamp,
 ) -> Result<Column, DataError> {
-    if declared == Some(FeatureKind::Categorical) {
+    if categorical {
         let levels = cells::cells(name, array)?.iter().map(|cell| cell.to_text().map(Arc::from)).collect();
         return Ok(Column::Categorical(levels));
     }

@@ -105,10 +105,54 @@ pub(super) fn k_report(done: &Clustering) -> RecordBatch {
         ("silhouette_high", numbers(each.clone().map(|f| f.silhouette.map(|s| s.ci95[1])))),
         ("calinski_harabasz", numbers(each.clone().map(|f| f.calinski_harabasz))),
         ("davies_bouldin", numbers(each.clone().map(|f| f.davies_bouldin))),
+        ("gap", numbers(each.clone().map(|f| f.gap.map(|gap| gap.value)))),
+        ("gap_error", numbers(each.clone().map(|f| f.gap.map(|gap| gap.error)))),
         ("smallest_share", numbers(each.clone().map(|f| Some(f.smallest_share)))),
         ("largest_share", numbers(each.clone().map(|f| Some(f.largest_share)))),
         ("chosen", Arc::new(each.map(|f| Some(f.k == done.k_report.k)).collect::<BooleanArray>())),
         ("refused", texts(refused.iter().map(|text| Some(text.as_str())))),
+    ])
+}
+
+/// One row per way from an old segment to a new one that customers of both runs took; none in a first run.
+pub(super) fn migration(done: &Clustering, labels: &Labels<'_>) -> RecordBatch {
+    let mut ways: Vec<(&str, &str, u64)> = Vec::new();
+    if let Some(moved) = &done.migration {
+        for (from, row) in moved.from.iter().zip(&moved.customers) {
+            let taken = moved.into.iter().zip(row).filter(|(_, n)| **n > 0);
+            ways.extend(taken.map(|(into, n)| (from.as_str(), into.as_str(), *n)));
+        }
+    }
+    let each = ways.iter();
+    batch(vec![
+        ("model_version", texts(each.clone().map(|_| Some(labels.version)))),
+        ("prev_segment_id", texts(each.clone().map(|way| Some(way.0)))),
+        ("segment_id", texts(each.clone().map(|way| Some(way.1)))),
+        ("customers", counts(each.map(|way| usize::try_from(way.2).unwrap_or(usize::MAX)))),
+    ])
+}
+
+/// One row per event of the lineage and pair of segments it is about; none in a first run.
+pub(super) fn lineage(done: &Clustering, labels: &Labels<'_>) -> RecordBatch {
+    let sides = |ids: &[String]| -> Vec<Option<String>> {
+        if ids.is_empty() { vec![None] } else { ids.iter().cloned().map(Some).collect() }
+    };
+    let mut steps: Vec<(String, Option<String>, Option<String>, Option<f64>)> = Vec::new();
+    for step in &done.lineage {
+        let event = format!("{:?}", step.event).to_lowercase();
+        for from in sides(&step.from) {
+            for into in sides(&step.into) {
+                steps.push((event.clone(), from.clone(), into, step.overlap));
+            }
+        }
+    }
+    let each = steps.iter();
+    batch(vec![
+        ("model_version", texts(each.clone().map(|_| Some(labels.version)))),
+        ("event", texts(each.clone().map(|step| Some(step.0.as_str())))),
+        ("prev_segment_id", texts(each.clone().map(|step| step.1.as_deref()))),
+        ("segment_id", texts(each.clone().map(|step| step.2.as_deref()))),
+        ("overlap", numbers(each.map(|step| step.3))),
     ])
 }
 

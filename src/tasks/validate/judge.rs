@@ -1,6 +1,7 @@
 //! Verdicts: counts and figures against what was expected. Pure.
 
 use super::spec::{Bounds, ByRow, Severity};
+use crate::core::alert::SignKind;
 
 /// How an expectation came out; later is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +28,7 @@ impl Status {
     pub(super) fn capped(self, severity: Severity) -> Self {
         match severity {
             Severity::Error => self,
-            Severity::Warn => self.min(Self::Warn),
+            Severity::Warn | Severity::Quarantine => self.min(Self::Warn),
         }
     }
 }
@@ -46,19 +47,40 @@ pub(super) struct Finding {
     pub(super) ignored: u64,
     /// Some of those that did not pass.
     pub(super) samples: Vec<String>,
+    /// Which part of what is validated, where an expectation has several results; otherwise empty.
+    pub(super) dimension: String,
+    /// The figure that has a past.
+    pub(super) value: Option<f64>,
+    /// What it means beyond this task, if it warns or fails.
+    pub(super) sign: Option<SignKind>,
 }
 
 impl Finding {
     pub(super) fn new(status: Status, observed: impl Into<String>, expected: impl Into<String>) -> Self {
         let (observed, expected) = (observed.into(), expected.into());
-        Self { status, observed, expected, evaluated: 0, failed: 0, ignored: 0, samples: Vec::new() }
+        Self {
+            status,
+            observed,
+            expected,
+            evaluated: 0,
+            failed: 0,
+            ignored: 0,
+            samples: Vec::new(),
+            dimension: String::new(),
+            value: None,
+            sign: None,
+        }
     }
 
     pub(super) fn error(text: impl Into<String>) -> Self {
         Self::new(Status::Error, text, "to be evaluated")
     }
 
-    fn no_data(allow_empty: bool, expected: &str) -> Self {
+    pub(super) fn skipped(why: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::new(Status::Skipped, why, expected)
+    }
+
+    pub(super) fn no_data(allow_empty: bool, expected: &str) -> Self {
         let status = if allow_empty { Status::Pass } else { Status::Fail };
         Self::new(status, "no_data: there are no rows to judge", expected)
     }
@@ -89,6 +111,7 @@ pub(super) fn of_rows(counts: Counts, by_row: ByRow, wanted: &str) -> Finding {
         evaluated,
         failed,
         ignored: all - evaluated,
+        value: Some(failed as f64 / evaluated as f64),
         ..Finding::new(status, format!("{failed} of {evaluated} rows do not"), format!("{wanted}{share}"))
     }
 }
@@ -115,7 +138,7 @@ pub(super) fn of_figure(value: Option<f64>, evaluated: u64, bounds: Bounds) -> F
     } else {
         Status::Pass
     };
-    Finding { evaluated, ..Finding::new(status, value.to_string(), expected) }
+    Finding { evaluated, value: Some(value), ..Finding::new(status, value.to_string(), expected) }
 }
 
 pub(super) fn bounds_text(bounds: &Bounds) -> String {

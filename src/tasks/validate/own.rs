@@ -1,4 +1,5 @@
 //! Expectations that need queries of their own: groups, order, other datasets, statements of an author.
+//! Those on clusterings are in `clusterings` and `model`.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +12,16 @@ use datafusion::prelude::{ident, lit};
 use serde_json::Map;
 
 use super::super::TaskContext;
-use super::super::datasets::{self, METRICS};
+use super::super::datasets;
 use super::expectation::Expectation;
-use super::judge::{Counts, Finding, Status, bounds_text, of_figure, of_rows};
+use super::gate::Subject;
+use super::judge::{Counts, Finding, Status, of_figure, of_rows};
 use super::plan::{aggregate, all_present, column, counted, number, whole};
 use super::spec::{
-    Cohesion, Compare, Freshness, Metric, Monotonic, Nulls, Query, Reference, RowCount, Schema, SchemaMode,
-    SegmentSize, Unique,
+    Compare, Freshness, Monotonic, Nulls, Query, Reference, RowCount, Schema, SchemaMode, Unique, Version,
+    VersionWord,
 };
+use super::{clusterings, model};
 use crate::data::cells::{self, Cell};
 use crate::data::schema::type_name;
 use crate::data::session::{Limits, of_datafusion, select};
@@ -36,6 +39,30 @@ pub(super) struct Table {
     pub(super) row_count: u64,
     /// Where its rows are, if not in the lake.
     pub(super) warehouse: Option<Warehouse>,
+    /// The dataset and its version, if they are in the lake.
+    pub(super) dataset: Option<(DatasetName, i64)>,
+    /// The model it has to do with.
+    pub(super) subject: Option<Subject>,
+}
+
+impl Table {
+    /// The dataset at the version that `version` means; `None` if there was none before this one.
+    pub(super) async fn at(
+        &self,
+        cx: &TaskContext,
+        version: Version,
+    ) -> Result<Option<DataFrame>, DataError> {
+        let Some((dataset, now)) = &self.dataset else {
+            let message = format!("`{}` has no versions: it is a table of a connection", self.name);
+            return Err(DataError::Permanent(message));
+        };
+        let version = match version {
+            Version::Number(version) => version,
+            Version::Word(VersionWord::Previous) if *now == 0 => return Ok(None),
+            Version::Word(VersionWord::Previous) => now - 1,
+        };
+        Ok(Some(frames::open_at(&cx.shared.lake, dataset, Some(version)).await?.rows))
+    }
 }
 
 /// Judges what no common scan can answer.
@@ -43,8 +70,11 @@ pub(super) async fn judge(
     cx: &TaskContext,
     table: &Table,
     expectation: &Expectation,
-) -> Result<Finding, DataError> {
-    match expectation {
+) -> Result<Vec<Finding>, DataError> {
+    if let Expectation::Drift(e) = expectation {
+        return model::drift(cx, table, e).await;
+    }
+    let finding = match expectation {
         Expectation::Schema(e) => schema(table, e),
         Expectation::RowCount(e) => row_count(cx, table, e).await,
         Expectation::Unique(e) => unique(table, e).await,
@@ -52,10 +82,15 @@ pub(super) async fn judge(
         Expectation::Query(e) => query(cx, table, e).await,
         Expectation::Freshness(e) => freshness(cx, table, e).await,
         Expectation::Reference(e) => reference(cx, table, e).await,
-        Expectation::SegmentSize(e) => segment_size(table, e).await,
-        Expectation::Cohesion(e) => cohesion(cx, table, e).await,
+        Expectation::SegmentSize(e) => clusterings::segment_size(table, e).await,
+        Expectation::Cohesion(e) => clusterings::cohesion(cx, table, e).await,
+        Expectation::Separation(e) => model::separation(cx, table, e).await,
+        Expectation::Stability(e) => model::stability(cx, table, e).await,
+        Expectation::Parity(e) => model::parity(cx, table, e).await,
         Expectation::Compare(e) => compare(cx, table, e).await,
-        Expectation::NotNull(_)
+        Expectation::Drift(_)
+        | Expectation::History(_)
+        | Expectation::NotNull(_)
         | Expectation::NullShare(_)
         | Expectation::DistinctCount(_)
         | Expectation::InSet(_)
@@ -64,8 +99,9 @@ pub(super) async fn judge(
         | Expectation::Length(_)
         | Expectation::Regex(_)
         | Expectation::Expression(_)
-        | Expectation::Aggregate(_) => Ok(Finding::error("is answered by the common scan")),
-    }
+        | Expectation::Aggregate(_) => Ok(Finding::error("is answered elsewhere")),
+    };
+    Ok(vec![finding?])
 }
 
 /// All rows of a frame as cells.
@@ -187,7 +223,7 @@ async fn unique(table: &Table, wanted: &Unique) -> Result<Finding, DataError> {
 }
 
 /// Values apart by commas.
-fn shown(row: &[Cell]) -> String {
+pub(super) fn shown(row: &[Cell]) -> String {
     let texts: Vec<String> = row.iter().map(|c| c.to_text().unwrap_or_else(|| "null".to_owned())).collect();
     texts.join(", ")
 }
@@ -318,82 +354,22 @@ async fn reference(cx: &TaskContext, table: &Table, wanted: &Reference) -> Resul
     Ok(finding)
 }
 
-async fn segment_size(table: &Table, wanted: &SegmentSize) -> Result<Finding, DataError> {
-    let (segment, present) = column(&table.rows, &wanted.column)?;
-    let groups = table.rows.clone().filter(present).map_err(of_datafusion)?;
-    let groups = groups
-        .aggregate(vec![segment], vec![count(lit(1_i64)).alias("_n")])
-        .and_then(|groups| {
-            groups.sort(vec![ident("_n").sort(true, true), ident(&wanted.column).sort(true, true)])
-        })
-        .map_err(of_datafusion)?;
-    let sizes: Vec<(String, u64)> =
-        cells_of(groups).await?.iter().map(|row| (shown(&row[..1]), whole(&row[1]))).collect();
-    let all: u64 = sizes.iter().map(|(_, n)| n).sum();
-    let limits = [
-        wanted.min_share.map(|v| format!("shares of at least {v}")),
-        wanted.max_share.map(|v| format!("shares of at most {v}")),
-        wanted.min_size.map(|v| format!("at least {v} rows each")),
-        wanted.max_k.map(|v| format!("at most {v} segments")),
-        wanted.effective_k.map(|v| format!("an effective number of at least {v}")),
-    ];
-    let expected = limits.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let (Some(least), Some(most)) = (sizes.first(), sizes.last()) else {
-        return Ok(Finding::new(Status::Fail, "no_data: there are no rows to judge", expected));
-    };
-    let share = |n: u64| n as f64 / all as f64;
-    let effective = sizes.iter().map(|(_, n)| -share(*n) * share(*n).ln()).sum::<f64>().exp();
-    let wrong = |n: u64| {
-        wanted.min_share.is_some_and(|v| share(n) < v)
-            || wanted.max_share.is_some_and(|v| share(n) > v)
-            || wanted.min_size.is_some_and(|v| n < v)
-    };
-    let samples: Vec<String> = sizes
-        .iter()
-        .filter(|(_, n)| wrong(*n))
-        .take(SAMPLES)
-        .map(|(id, n)| format!("{id}: {n} rows"))
-        .collect();
-    let too_many = wanted.max_k.is_some_and(|v| sizes.len() as u64 > v);
-    let too_even = wanted.effective_k.is_some_and(|v| effective < v);
-    let status = if samples.is_empty() && !too_many && !too_even { Status::Pass } else { Status::Fail };
-    let observed = format!(
-        "{} segments with shares from {:.4} to {:.4}, effective number {effective:.2}",
-        sizes.len(),
-        share(least.1),
-        share(most.1)
-    );
-    Ok(Finding { evaluated: all, samples, ..Finding::new(status, observed, expected) })
-}
-
-async fn cohesion(cx: &TaskContext, table: &Table, wanted: &Cohesion) -> Result<Finding, DataError> {
-    let metric = match wanted.metric {
-        Metric::Silhouette => "silhouette",
-        Metric::DaviesBouldin => "davies_bouldin",
-        Metric::CalinskiHarabasz => "calinski_harabasz",
-        Metric::Inertia => "inertia",
-    };
-    let measures = other(cx, &format!("{}{METRICS}", table.name)).await?;
-    let row = measures
-        .filter(ident("name").eq(lit(metric)))
-        .and_then(|rows| rows.select(vec![ident("value"), ident("ci_low")]))
-        .map_err(of_datafusion)?;
-    let row = cells_of(row).await?.pop().unwrap_or_default();
-    let (value, low) = (row.first().and_then(number), row.get(1).and_then(number));
-    let compared = if wanted.point { value } else { low.or(value) };
-    let mut finding = of_figure(compared, table.row_count, wanted.bounds());
-    if let (Some(value), Some(low)) = (value, low) {
-        finding.observed = format!("{value} (at least {low})");
-    }
-    finding.expected = format!("{metric} {}", bounds_text(&wanted.bounds()));
-    Ok(finding)
-}
-
 async fn compare(cx: &TaskContext, table: &Table, wanted: &Compare) -> Result<Finding, DataError> {
-    let there = other(cx, &wanted.table).await?;
+    let there = match (&wanted.table, wanted.version) {
+        (None, Some(version)) => table.at(cx, version).await?,
+        (Some(name), Some(Version::Number(version))) => {
+            let dataset = DatasetName::parse(name).map_err(DataError::Permanent)?;
+            Some(frames::open_at(&cx.shared.lake, &dataset, Some(version)).await?.rows)
+        }
+        (Some(name), None) => Some(other(cx, name).await?),
+        _ => return Ok(Finding::error("says neither `table` nor `version`")),
+    };
+    let Some(there) = there else {
+        return Ok(Finding::skipped("no_reference: this is the first version", "two figures to compare"));
+    };
     let mut found = Vec::new();
     for rows in [&table.rows, &there] {
-        let (figure, _) = aggregate(rows, &wanted.column, wanted.function, None)?;
+        let (figure, _) = aggregate(rows, &wanted.column, wanted.function, wanted.q)?;
         found.push(figures(rows.clone(), vec![figure]).await?.first().and_then(number));
     }
     let [Some(here), Some(there)] = found.as_slice() else {
@@ -406,9 +382,12 @@ async fn compare(cx: &TaskContext, table: &Table, wanted: &Compare) -> Result<Fi
     let difference = (here - there).abs();
     let allowed = wanted.absolute.unwrap_or(0.0).max(wanted.relative.unwrap_or(0.0) * there.abs());
     let status = if difference <= allowed { Status::Pass } else { Status::Fail };
-    Ok(Finding::new(
-        status,
-        format!("{here}, differs by {difference}"),
-        format!("{there} give or take {allowed}"),
-    ))
+    Ok(Finding {
+        value: Some(difference),
+        ..Finding::new(
+            status,
+            format!("{here}, differs by {difference}"),
+            format!("{there} give or take {allowed}"),
+        )
+    })
 }

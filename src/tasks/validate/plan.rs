@@ -3,7 +3,9 @@
 use datafusion::common::ScalarValue;
 use datafusion::functions::expr_fn::{character_length, isnan, regexp_like};
 use datafusion::functions_aggregate::count::count_distinct;
-use datafusion::functions_aggregate::expr_fn::{avg, count, max, median, min, stddev_pop, sum};
+use datafusion::functions_aggregate::expr_fn::{
+    approx_distinct, avg, count, max, median, min, stddev_pop, sum,
+};
 use datafusion::functions_aggregate::percentile_cont::percentile_cont;
 use datafusion::prelude::{DataFrame, Expr, ident, lit, when};
 use serde_json::Value;
@@ -15,12 +17,15 @@ use crate::data::cells::Cell;
 use crate::data::session::of_datafusion;
 use crate::data::{DataError, frames, hint_near};
 
+/// Rows of which different values are counted one by one; of more they are estimated.
+const DISTINCT_EXACT_MAX: u64 = 1_000_000;
+
 /// How an expectation is answered.
 pub(super) enum Plan {
     /// By counting rows in the common scan.
     Rows(RowPlan),
     /// By one figure of the common scan; the second part counts the rows it rests on.
-    Figure { value: Expr, evaluated: Expr, bounds: Bounds },
+    Figure { value: Expr, evaluated: Expr, bounds: Bounds, note: &'static str },
     /// By queries of its own.
     Own,
 }
@@ -64,10 +69,12 @@ impl Plan {
                 let counts = Counts { all, evaluated: whole(evaluated), passed: whole(passed) };
                 Some(of_rows(counts, plan.by_row, &plan.wanted))
             }
-            (Self::Figure { bounds, .. }, [value, evaluated]) => {
+            (Self::Figure { bounds, note, .. }, [value, evaluated]) => {
                 let evaluated = whole(evaluated);
                 let value = if evaluated == 0 { None } else { number(value) };
-                Some(of_figure(value, evaluated, *bounds))
+                let mut finding = of_figure(value, evaluated, *bounds);
+                finding.observed.push_str(note);
+                Some(finding)
             }
             _ => None,
         }
@@ -117,9 +124,9 @@ pub(super) fn all_present(rows: &DataFrame, names: &[String]) -> Result<Expr, Da
     Ok(all)
 }
 
-/// How to answer `expectation` about `rows`.
+/// How to answer `expectation` about `rows`, of which there are `all`.
 #[expect(clippy::too_many_lines, reason = "one arm per expectation, each a few lines")]
-pub(super) fn plan(rows: &DataFrame, expectation: &Expectation) -> Result<Plan, DataError> {
+pub(super) fn plan(rows: &DataFrame, all: u64, expectation: &Expectation) -> Result<Plan, DataError> {
     let judged =
         |name: &str, by_row: ByRow, wanted: String, test: &dyn Fn(Expr) -> Result<Expr, DataError>| {
             let (value, present) = column(rows, name)?;
@@ -172,16 +179,21 @@ pub(super) fn plan(rows: &DataFrame, expectation: &Expectation) -> Result<Plan, 
         Expectation::NullShare(e) => {
             let (_, present) = column(rows, &e.column)?;
             let absent = when(present, lit(0.0)).otherwise(lit(1.0)).map_err(of_datafusion)?;
-            Ok(Plan::Figure { value: avg(absent), evaluated: count(lit(1_i64)), bounds: e.bounds() })
+            let (value, evaluated) = (avg(absent), count(lit(1_i64)));
+            Ok(Plan::Figure { value, evaluated, bounds: e.bounds(), note: "" })
         }
         Expectation::DistinctCount(e) => {
             let (value, present) = column(rows, &e.column)?;
-            let value = count_distinct(when(present.clone(), value).end().map_err(of_datafusion)?);
-            Ok(Plan::Figure { value, evaluated: counted(present)?, bounds: e.bounds() })
+            let value = when(present.clone(), value).end().map_err(of_datafusion)?;
+            let (value, note) = match all {
+                0..=DISTINCT_EXACT_MAX => (count_distinct(value), ""),
+                _ => (approx_distinct(value), " (HyperLogLog, standard error 0.8 %)"),
+            };
+            Ok(Plan::Figure { value, evaluated: counted(present)?, bounds: e.bounds(), note })
         }
         Expectation::Aggregate(e) => {
             let (value, evaluated) = aggregate(rows, &e.column, e.function, e.q)?;
-            Ok(Plan::Figure { value, evaluated, bounds: e.bounds() })
+            Ok(Plan::Figure { value, evaluated, bounds: e.bounds(), note: "" })
         }
         Expectation::Schema(_)
         | Expectation::RowCount(_)
@@ -192,6 +204,11 @@ pub(super) fn plan(rows: &DataFrame, expectation: &Expectation) -> Result<Plan, 
         | Expectation::Reference(_)
         | Expectation::SegmentSize(_)
         | Expectation::Cohesion(_)
+        | Expectation::Separation(_)
+        | Expectation::Stability(_)
+        | Expectation::Parity(_)
+        | Expectation::Drift(_)
+        | Expectation::History(_)
         | Expectation::Compare(_) => Ok(Plan::Own),
     }
 }

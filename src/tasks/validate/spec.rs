@@ -15,6 +15,8 @@ pub(super) enum Severity {
     Error,
     /// It warns.
     Warn,
+    /// It warns, and the rows that failed are moved out of the way: the task's `into` has only the others.
+    Quarantine,
 }
 
 /// What becomes of rows whose value is null (or NaN).
@@ -54,14 +56,40 @@ pub(super) struct Bounds {
     pub(super) allow_empty: bool,
 }
 
+impl Bounds {
+    /// These where the author set none.
+    pub(super) fn or(
+        self,
+        warn_below: Option<f64>,
+        min: Option<f64>,
+        warn_above: Option<f64>,
+        max: Option<f64>,
+    ) -> Self {
+        match self {
+            Self { min: None, max: None, warn_below: None, warn_above: None, .. } => {
+                Self { min, max, warn_below, warn_above, ..self }
+            }
+            said => said,
+        }
+    }
+}
+
+/// What a figure is compared with besides its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CompareWith {
+    /// Its own past; `type: history` has the settings.
+    History,
+}
+
 /// Twenty structs share their common keys, and `flatten` would accept unknown ones: so a macro writes them.
-/// `rows` adds the keys of [`ByRow`], `figure` those of [`Bounds`].
+/// `rows` adds the keys of [`ByRow`], `figure` those of [`Bounds`] and `compare: history`.
 macro_rules! expectation {
     (@struct $(#[$doc:meta])* $name:ident { $($own:tt)* } { $($more:tt)* }) => {
         $(#[$doc])*
         #[derive(Debug, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
-        pub(super) struct $name {
+        pub(in crate::tasks::validate) struct $name {
             $($own)*
             $($more)*
             /// `warn` never fails the task.
@@ -76,7 +104,7 @@ macro_rules! expectation {
         }
 
         impl $name {
-            pub(super) fn common(&self) -> Common {
+            pub(in crate::tasks::validate) fn common(&self) -> Common {
                 Common { severity: self.severity, name: self.name.clone(), when: self.when }
             }
         }
@@ -99,7 +127,7 @@ macro_rules! expectation {
         } }
 
         impl $name {
-            pub(super) fn by_row(&self) -> ByRow {
+            pub(in crate::tasks::validate) fn by_row(&self) -> ByRow {
                 ByRow { at_least: self.at_least, nulls: self.nulls, allow_empty: self.allow_empty }
             }
         }
@@ -121,16 +149,30 @@ macro_rules! expectation {
             /// No rows to judge is right.
             #[serde(default)]
             allow_empty: bool,
+            /// `history`: an unusual figure fails too.
+            #[serde(default)]
+            compare: Option<CompareWith>,
         } }
 
         impl $name {
-            pub(super) fn bounds(&self) -> Bounds {
+            pub(in crate::tasks::validate) fn bounds(&self) -> Bounds {
                 let Self { min, max, warn_below, warn_above, allow_empty, .. } = *self;
                 Bounds { min, max, warn_below, warn_above, allow_empty }
+            }
+
+            pub(in crate::tasks::validate) fn compares_with_past(&self) -> bool {
+                self.compare.is_some()
             }
         }
     };
 }
+
+// After the macro, which it uses.
+mod clustering;
+pub(super) use clustering::{
+    Cohesion, Direction, Drift, DriftMethod, DriftReference, History, HistoryScale, Metric, Parity,
+    Seasonality, SegmentSize, Separation, Stability, StabilityMetric,
+};
 
 fn one() -> f64 {
     1.0
@@ -142,10 +184,6 @@ fn yes() -> bool {
 
 fn five_minutes() -> Span {
     Span(std::time::Duration::from_secs(300))
-}
-
-fn segment_id() -> String {
-    "segment_id".to_owned()
 }
 
 expectation! {
@@ -378,62 +416,21 @@ pub(super) enum Function {
 }
 
 expectation! {
-    /// Sizes of segments.
-    plain SegmentSize {
-        /// The column that names the segment; default `segment_id`.
-        #[serde(default = "segment_id")]
-        pub(super) column: String,
-        /// No segment has a smaller share.
-        #[serde(default)]
-        pub(super) min_share: Option<f64>,
-        /// No segment has fewer rows.
-        #[serde(default)]
-        pub(super) min_size: Option<u64>,
-        /// No segment has a greater share.
-        #[serde(default)]
-        pub(super) max_share: Option<f64>,
-        /// There are at most so many segments.
-        #[serde(default)]
-        pub(super) max_k: Option<u64>,
-        /// The least exp(entropy of the shares).
-        #[serde(default)]
-        pub(super) effective_k: Option<f64>,
-    }
-}
-expectation! {
-    /// How well segments hold together, as the clustering measured it (dataset `<from>__metrics`).
-    figure Cohesion {
-        /// Which measure.
-        pub(super) metric: Metric,
-        /// Compare the estimate itself, not the lower end of its interval.
-        #[serde(default)]
-        pub(super) point: bool,
-    }
-}
-
-/// A measure of a clustering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Metric {
-    /// Greater is better, at most 1.
-    Silhouette,
-    /// Smaller is better.
-    DaviesBouldin,
-    /// Greater is better.
-    CalinskiHarabasz,
-    /// The sum of squared distances to the centres.
-    Inertia,
-}
-
-expectation! {
-    /// The same figure here and in another dataset.
+    /// The same figure here and in another dataset, or in another version of this one.
     plain Compare {
         /// The column.
         pub(super) column: String,
         /// Which figure.
         pub(super) function: Function,
-        /// The other dataset.
-        pub(super) table: String,
+        /// The quantile, from 0 to 1.
+        #[serde(default)]
+        pub(super) q: Option<f64>,
+        /// The other dataset; default is this one, which then needs `version`.
+        #[serde(default)]
+        pub(super) table: Option<String>,
+        /// `previous`, or the number of a version.
+        #[serde(default)]
+        pub(super) version: Option<Version>,
         /// The greatest difference.
         #[serde(default)]
         pub(super) absolute: Option<f64>,
@@ -441,4 +438,22 @@ expectation! {
         #[serde(default)]
         pub(super) relative: Option<f64>,
     }
+}
+
+/// A version of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Version {
+    /// By its number.
+    Number(i64),
+    /// In words.
+    Word(VersionWord),
+}
+
+/// A version of a dataset in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum VersionWord {
+    /// The one before the version that is validated.
+    Previous,
 }

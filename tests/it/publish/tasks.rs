@@ -107,9 +107,19 @@ impl Home {
         run: &str,
         fence: i64,
     ) -> Result<Value, TaskError> {
+        self.run_in(kind, spec, self.context("task", run, fence)).await
+    }
+
+    /// Runs one attempt of the run of `day` (2026-01-`day`).
+    pub(crate) async fn run_on(&self, kind: &str, spec: Value, day: u32) -> Result<Value, TaskError> {
+        let at = Timestamp::parse(&format!("2026-01-{day:02}")).unwrap();
+        let cx = TaskContext { logical_date: at, ..self.context(kind, &format!("day{day}"), 1) };
+        self.run_in(kind, spec, cx).await
+    }
+
+    async fn run_in(&self, kind: &str, spec: Value, cx: TaskContext) -> Result<Value, TaskError> {
         let work = (find(kind).unwrap().read)(&spec).unwrap();
         assert_eq!(work.check(), Vec::<SpecProblem>::new(), "{spec}");
-        let cx = self.context("task", run, fence);
         work.run(&cx).await.map(|output| Value::Object(output.outputs))
     }
 }

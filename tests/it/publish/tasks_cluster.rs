@@ -32,10 +32,11 @@ fn with(key: &str, value: Value) -> Value {
     spec
 }
 
+/// The one version there is.
 fn model(home: &Path) -> String {
-    let folder = home.join("models/m");
-    let current = std::fs::read_to_string(folder.join("current")).unwrap();
-    std::fs::read_to_string(folder.join(current.trim()).join("model.json")).unwrap()
+    let versions = mainspring::data::models::versions(home, "m").unwrap();
+    assert_eq!(versions.len(), 1);
+    mainspring::data::models::text(home, "m", &versions[0]).unwrap()
 }
 
 #[tokio::test]
@@ -93,8 +94,26 @@ async fn rows_that_cannot_be_clustered_are_refused_with_the_reason() {
     }
 }
 
+#[tokio::test]
+async fn a_page_and_its_figures_are_written_unless_they_are_not_wanted() {
+    let home = Home::new();
+    home.write("features", groups(|row| row)).await;
+    let outputs = home.run("cluster", spec()).await.unwrap();
+    let page = Path::new(outputs["report"].as_str().unwrap()).to_owned();
+    assert!(page.starts_with(home.path().join("reports")), "{}", page.display());
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.contains("Segments of m") && html.ends_with("</html>\n"));
+    let figures = std::fs::read_to_string(page.with_extension("json")).unwrap();
+    let figures: Value = serde_json::from_str(&figures).unwrap();
+    assert_eq!((&figures["version"], &figures["rows"]), (&outputs["model_version"], &json!(60)));
+    let other = Home::new();
+    other.write("features", groups(|row| row)).await;
+    let outputs = other.run("cluster", with("report", json!(false))).await.unwrap();
+    assert_eq!(outputs["report"], Value::Null);
+    assert!(!other.path().join("reports").exists());
+}
+
 #[test]
-fn a_report_is_not_promised() {
-    assert!(problems("cluster", with("report", json!(true))).contains("report: there is no report yet"));
+fn a_key_that_there_is_not_is_refused() {
     assert!(problems("cluster", with("featurs", json!(true))).contains("featurs"));
 }

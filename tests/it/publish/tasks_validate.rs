@@ -220,7 +220,7 @@ fn the_schema_names_each_expectation_by_its_type() {
     (find("validate").unwrap().schema)(&mut generator);
     let definitions = serde_json::to_value(generator.definitions()).unwrap();
     let branches = definitions["Expectation"]["oneOf"].as_array().unwrap();
-    assert_eq!(branches.len(), 20);
+    assert_eq!(branches.len(), 25);
     for branch in branches {
         assert!(branch["properties"]["type"]["const"].is_string(), "{branch}");
     }
