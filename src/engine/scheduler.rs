@@ -79,6 +79,8 @@ struct Loop {
     present: BTreeMap<DagId, Arc<DagFile>>,
     look_at_files: Timestamp,
     look_at_dags: Timestamp,
+    /// What the clock showed when it was last read.
+    newest: Timestamp,
     watch: Timestamp,
     /// Schedules that were found to be late, until they fire.
     stalled: BTreeSet<DagId>,
@@ -108,6 +110,7 @@ impl Scheduler {
             present: BTreeMap::new(),
             look_at_files: Timestamp(i64::MIN),
             look_at_dags: Timestamp(i64::MIN),
+            newest: Timestamp(i64::MIN),
             watch: (settings.now)().plus(WATCH_EVERY),
             stalled: BTreeSet::new(),
             began: (settings.now)(),
@@ -124,6 +127,7 @@ impl Scheduler {
                 _ = tokio::time::timeout(wait, std::future::pending::<()>()) => {}
             }
             let now = (work.settings.now)();
+            work.forgive_clock(now);
             let lag = now.since(due);
             if lag > LAG_MAX {
                 tracing::warn!(lag_ms = lag.as_millis(), "the scheduler was late");
@@ -132,7 +136,8 @@ impl Scheduler {
             let mut health = self.health.lock().expect("nothing panics while the health is held");
             (health.last_round, health.lag) = (Some(now), lag);
             (wait, health.trouble) = match rounds {
-                Ok(wait) => (wait, None),
+                // A clock that is set back within the round makes it longer than it was meant to be.
+                Ok(wait) => (wait.min(FILES_EVERY), None),
                 Err(error) => {
                     tracing::warn!(%error, "schedules cannot be looked at; trying again");
                     (work.settings.poll_every.max(Duration::from_secs(1)), Some(error.to_string()))
@@ -144,6 +149,15 @@ impl Scheduler {
 }
 
 impl Loop {
+    /// A clock that was set back would have everything wait until it shows again what it showed: it is looked at now.
+    fn forgive_clock(&mut self, now: Timestamp) {
+        if now < self.newest {
+            tracing::warn!(from = %self.newest, to = %now, "the clock was set back");
+            (self.look_at_files, self.look_at_dags, self.watch) = (now, now, now.plus(WATCH_EVERY));
+        }
+        self.newest = now;
+    }
+
     /// One round; answers how long to wait for the next.
     async fn round(&mut self, now: Timestamp) -> Result<Duration, StoreError> {
         if now >= self.look_at_files {

@@ -15,6 +15,7 @@ mod ingest;
 #[cfg(feature = "data")]
 mod lake;
 mod news;
+mod outage;
 #[cfg(all(feature = "data", feature = "ml"))]
 mod poisoned;
 mod postgres;

@@ -77,30 +77,84 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A server that a test stops and starts again. Its databases are gone when it is dropped.
+pub(crate) struct Own {
+    folder: PathBuf,
+    port: u16,
+    supervisor: Option<Child>,
+}
+
+impl Own {
+    /// `None` if the tests are to go without.
+    pub(crate) async fn start() -> Option<Self> {
+        if std::env::var_os(SKIP).is_some_and(|value| value == "1") {
+            return None;
+        }
+        let (folder, port) = make();
+        let mut own = Self { folder, port, supervisor: None };
+        own.start_again();
+        Some(own)
+    }
+
+    /// The url of a database that is there.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://mainspring@127.0.0.1:{}/postgres", self.port)
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.supervisor = Some(launch(&self.folder, self.port, "true"));
+    }
+
+    /// Ends it at once, whoever is connected.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            drop(supervisor.stdin.take());
+            supervisor.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.stop();
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
 fn start() -> Server {
+    let (folder, port) = make();
+    Server { port, _supervisor: launch(&folder, port, r#"rm -rf "$folder""#) }
+}
+
+/// Makes an empty cluster in a folder of its own, and chooses a free port for it.
+fn make() -> (PathBuf, u16) {
     let folder = tempfile::Builder::new().prefix("mainspring_pg").tempdir().unwrap().keep();
     if is_root() {
         run(Command::new("chown").arg("nobody:nogroup").arg(&folder));
     }
-    let binaries = binaries();
     let data = folder.join("data");
-    let mut initdb = unprivileged(&binaries.join("initdb"));
+    let mut initdb = unprivileged(&binaries().join("initdb"));
     initdb
         .args(["-A", "trust", "-U", "mainspring", "-E", "UTF8", "--no-locale", "--no-sync", "-D"])
         .arg(&data);
     run(initdb.current_dir(&folder));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let postgres = unprivileged(&binaries.join("postgres"));
+    (folder, port)
+}
+
+/// Starts the server of the cluster in `folder`; it ends when the standard input of its supervisor does, which then
+/// does what `last` says.
+fn launch(folder: &Path, port: u16, last: &str) -> Child {
+    let postgres = unprivileged(&binaries().join("postgres"));
     // The shell outlives us by a moment: `cat` ends when we do, even if we are killed.
-    let script =
-        r#"folder=$1; shift; "$@" </dev/null & cat >/dev/null; kill -INT $!; wait; rm -rf "$folder""#;
+    let script = format!(r#"folder=$1; shift; "$@" </dev/null & cat >/dev/null; kill -INT $!; wait; {last}"#);
     let mut supervisor = Command::new("sh");
-    supervisor.args(["-c", script, "sh"]).arg(&folder).arg(postgres.get_program()).args(postgres.get_args());
-    supervisor.arg("-D").arg(&data).args(["-p", &port.to_string(), "-k"]).arg(&folder);
+    supervisor.args(["-c", &script, "sh"]).arg(folder).arg(postgres.get_program()).args(postgres.get_args());
+    supervisor.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string(), "-k"]).arg(folder);
     for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300", "shared_buffers=64MB"] {
         supervisor.args(["-c", setting]);
     }
-    supervisor.current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    supervisor.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut supervisor = supervisor.process_group(0).spawn().expect("`sh` runs");
     let mut log = BufReader::new(supervisor.stderr.take().expect("it is piped")).lines();
     let mut seen = String::new();
@@ -114,5 +168,5 @@ fn start() -> Server {
     }
     // Somebody has to read what it goes on to say, or it would stop at a full pipe.
     std::thread::spawn(move || log.for_each(drop));
-    Server { port, _supervisor: supervisor }
+    supervisor
 }

@@ -18,19 +18,35 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `mainspring serve` on a home and a DAG folder of its own.
-struct Served {
-    folder: tempfile::TempDir,
-    child: Child,
+pub(crate) struct Served {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) child: Child,
     lines: mpsc::Receiver<String>,
+    database: Vec<String>,
 }
 
 impl Served {
     fn start(dags: &str, slots: u32) -> Self {
+        Self::start_with(dags, slots, None)
+    }
+
+    /// With its state in this database, if one is given. A write over a limit of files is an error to it and not
+    /// its end.
+    pub(crate) fn start_with(dags: &str, slots: u32, database: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("dags")).unwrap();
         fs::write(folder.path().join("dags/all.yaml"), dags).unwrap();
         fs::write(folder.path().join("mainspring.toml"), "[pools]\ndb = 1\n").unwrap();
-        let mut child = Self::program(folder.path())
+        let database: Vec<String> =
+            database.into_iter().flat_map(|url| ["--database".to_owned(), url.to_owned()]).collect();
+        let program = Self::program(folder.path());
+        let mut child = Command::new("sh")
+            .args(["-c", r#"trap "" XFSZ; exec "$@""#, "sh"])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .current_dir(folder.path())
+            .env_remove("MAINSPRING_HOME")
+            .args(&database)
             .args(["--slots", &slots.to_string(), "serve", "--listen", "127.0.0.1:0"])
             .env("MAINSPRING_LOG", "info")
             .stderr(Stdio::piped())
@@ -39,7 +55,7 @@ impl Served {
         let (said, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
-        let served = Self { folder, child, lines };
+        let served = Self { folder, child, lines, database };
         served.until_said("mainspring serves");
         served
     }
@@ -51,7 +67,7 @@ impl Served {
     }
 
     /// Waits for a line of the server's log.
-    fn until_said(&self, text: &str) {
+    pub(crate) fn until_said(&self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if line.contains(text) {
@@ -61,24 +77,24 @@ impl Served {
         panic!("the server never said `{text}`");
     }
 
-    fn cli(&self, args: &[&str]) -> Output {
-        Self::program(self.folder.path()).args(args).output().unwrap()
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        Self::program(self.folder.path()).args(&self.database).args(args).output().unwrap()
     }
 
-    fn text(&self, args: &[&str]) -> String {
+    pub(crate) fn text(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let mut all = vec!["--output", "json"];
         all.extend(args);
         serde_json::from_str(&self.text(&all)).unwrap()
     }
 
     /// Asks again and again until the answer has `text` in it.
-    fn until(&self, args: &[&str], text: &str) -> String {
+    pub(crate) fn until(&self, args: &[&str], text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self.text(args);
@@ -90,13 +106,13 @@ impl Served {
     }
 
     /// A pipe with a name: a task that reads from it runs until [`let_go`](Self::let_go).
-    fn pipe(&self, name: &str) -> PathBuf {
+    pub(crate) fn pipe(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         path
     }
 
-    fn let_go(&self, pipe: &Path) {
+    pub(crate) fn let_go(&self, pipe: &Path) {
         fs::write(pipe, "go\n").unwrap();
     }
 
@@ -239,6 +255,34 @@ async fn a_file_replaced_by_garbage_or_deleted_leaves_the_last_good_version_or_i
     served.until(&["runs", "show", "kept", "one"], "kept one: success");
     let row = served.reader().await.dag(&DagId::parse("kept").unwrap()).await.unwrap().unwrap();
     assert!(!row.present);
+}
+
+#[test]
+fn clearing_a_running_task_ends_its_program_and_runs_it_again() {
+    use std::os::unix::fs::OpenOptionsExt;
+    const O_NONBLOCK: i32 = 0o4000;
+    let served = Served::start(
+        "dag_id: again
+tasks:
+  - {id: a, type: bash, command: 'test -e ../been && exit 0; touch ../been; read x < ../gate'}
+",
+        2,
+    );
+    let gate = served.pipe("gate");
+    served.until_said("the DAG is taken up");
+    served.text(&["dags", "trigger", "again", "--run-id", "one"]);
+    // Nobody can write to a pipe that nobody reads from.
+    let is_read = || fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&gate).is_ok();
+    let began = Instant::now();
+    while !is_read() {
+        assert!(began.elapsed() < PATIENCE, "the program never began");
+    }
+    served.text(&["runs", "clear", "again", "one"]);
+    served.until(&["runs", "show", "again", "one"], "again one: success");
+    let began = Instant::now();
+    while is_read() {
+        assert!(began.elapsed() < PATIENCE, "the program of the cleared attempt goes on");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
