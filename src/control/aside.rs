@@ -137,3 +137,31 @@ impl Entry {
         self.refusals.set_aside(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_refusals_from_one_version_set_a_run_aside_and_ever_longer() {
+        let mut refusals = Refusals::default();
+        for version in 0..100 {
+            assert_eq!(refusals.count(Some(version)), None, "another writer was faster each time");
+        }
+        let mut spans = Vec::new();
+        for _ in 0..30 {
+            spans.extend(refusals.count(Some(99)).map(|span| span.as_secs()));
+        }
+        assert_eq!(spans, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_ends_the_wait() {
+        let mut refusals = Refusals { until: Some(Timestamp(100_000_000)), ..Refusals::default() };
+        assert!(refusals.set_aside(Timestamp(99_000_000)));
+        assert!(!refusals.set_aside(Timestamp(100_000_000)));
+        assert!(!refusals.set_aside(Timestamp(30_000_000)), "seventy seconds are longer than any wait");
+        refusals.until = None;
+        assert!(!refusals.set_aside(Timestamp(0)));
+    }
+}

@@ -223,3 +223,27 @@ async fn received_events_start_runs_in_batches_each_event_in_one() {
     );
     assert_eq!(send("bought", json!({"events": []})).await.0, 400);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_find_a_run_at_work_wait_for_the_next_if_runs_may_not_overlap() {
+    let alone = EVENTS.replace("max_batch: 3}", "max_batch: 1}\nmax_active_runs: 1\noverlap: skip");
+    let folder = folder(&alone);
+    let folder = folder.path();
+    let (_server, url) = serve(folder, &[]);
+    let found: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("home/server.json")).unwrap()).unwrap();
+    let events: Vec<Value> = (1..4).map(|n| json!({"payload": {"price": n}})).collect();
+    let began = Instant::now();
+    loop {
+        let request = reqwest::Client::new().post(format!("{url}/api/v1/events/bought"));
+        let request = request.bearer_auth(found["token"].as_str().unwrap()).json(&json!({"events": events}));
+        if request.send().await.unwrap().status().is_success() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the DAG is not taken up");
+    }
+    let runs = wait_for_runs(folder, &[], "bought", 3);
+    let sums: Vec<Value> =
+        runs.iter().map(|run| run["tasks"][0]["outputs"]["return_value"].clone()).collect();
+    assert_eq!(sums, [json!(1), json!(2), json!(3)]);
+}

@@ -108,3 +108,43 @@ fn next_refuses_what_it_cannot_read() {
     assert!(text(&output.stderr).starts_with("error: --from `tomorrow` is not a time\nhint: "));
     assert_eq!(next(NIGHTLY, &["-n", "0"]).status.code(), Some(1));
 }
+
+#[test]
+fn a_month_of_a_schedule_is_replayed_in_no_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dag.yaml");
+    let dag = "dag_id: nightly\nschedule: '30 2 * * *'\ntimezone: Europe/Berlin\nmax_active_runs: 1\ntasks:\n  - {id: a, type: bash, command: 'exit 1'}\n  - {id: b, type: noop, depends_on: [a]}\n";
+    std::fs::write(&file, dag).unwrap();
+    let month = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_mainspring"))
+            .args(["--home"])
+            .arg(folder.path().join("home"))
+            .args(["sim", "--month"])
+            .arg(&file)
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    let output = month(&["--from", "2026-03-20", "--output", "json"]);
+    let replay: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let runs = replay["runs"].as_array().unwrap();
+    assert_eq!((replay["dag_id"].as_str(), runs.len()), (Some("nightly"), 31));
+    // Summer begins on 29 March, when 02:30 does not exist.
+    let dates = [7, 8, 9, 10].map(|day| runs[day]["logical_date"].as_str().unwrap());
+    assert_eq!(
+        dates,
+        ["2026-03-27T01:30:00Z", "2026-03-28T01:30:00Z", "2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]
+    );
+    for run in runs {
+        assert_eq!(
+            (&run["state"], &run["tasks"]),
+            (&"success".into(), &2.into()),
+            "attempts are stubbed: {run}"
+        );
+        assert_eq!(run["started_at"], run["logical_date"]);
+    }
+    assert_eq!(runs[0]["ended_at"], "2026-03-20T01:32:00Z", "two tasks of a minute, one after the other");
+    assert!(!folder.path().join("home").exists(), "nothing is written");
+    let none = month(&["--from", "soon"]);
+    assert_eq!(none.status.code(), Some(1));
+}
