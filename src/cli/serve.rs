@@ -35,21 +35,7 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     }
     let poll_every = if store.is_shared() { POLL_SHARED } else { POLL_OWN };
     let scheduler = Scheduler::default();
-    let woken = scheduler.clone();
-    // New data may make a run due.
-    let watch: control::Watch = Box::new(move |_dag, _run, decision, _at| {
-        if !decision.published.is_empty() {
-            woken.wake();
-        }
-    });
-    let settings = control::Settings {
-        now: engine::now,
-        scope: Scope::All,
-        poll_every,
-        tries_max: None,
-        watch: Some(watch),
-    };
-    let (control, driver) = control::start(store.clone(), settings);
+    let (control, driver) = control::start(store.clone(), driving(poll_every, scheduler.clone()));
     let local = if args.no_worker {
         None
     } else {
@@ -106,6 +92,16 @@ pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     driver.await.map_err(|e| CliError::Environment(format!("the driver of runs stopped: {e}")))??;
     store.close().await;
     Ok(())
+}
+
+/// How runs are driven: every one there is, without end, and `scheduler` is told when data is new.
+fn driving(poll_every: Duration, scheduler: Scheduler) -> control::Settings {
+    let watch: control::Watch = Box::new(move |_dag, _run, decision, _at| {
+        if !decision.published.is_empty() {
+            scheduler.wake();
+        }
+    });
+    control::Settings { now: engine::now, scope: Scope::All, poll_every, tries_max: None, watch: Some(watch) }
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -68,7 +68,7 @@ pub struct Assignment {
     pub try_number: u32,
     /// What others left.
     pub outputs: SharedOutputs,
-    /// The events that started the run, as [`triggers`] says them; JSON text or nothing.
+    /// The events that started the run, as [`triggers()`] says them; JSON text or nothing.
     pub triggers: Arc<str>,
 }
 
