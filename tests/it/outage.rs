@@ -151,8 +151,9 @@ async fn a_clock_set_back_an_hour_fires_nothing_twice_and_files_are_still_taken_
     until("the DAG is taken up", async || is_known("steady").await).await;
     set_clock("10:31");
     until("three instants have their runs", async || instants().await.len() == 3).await;
-    set_clock("09:31");
+    // The clock stands still between these: at 10:31 the next look is two seconds away, and stays so.
     file("newcomer");
+    set_clock("09:31");
     until("a new file is taken up", async || is_known("newcomer").await).await;
     assert_eq!(instants().await, ["10:10", "10:20", "10:30"]);
     set_clock("10:41");

@@ -84,6 +84,7 @@ on_both! {
     events::events_of_a_run_that_cannot_be_made_wait_on,
     events::among_many_writers_and_schedulers_each_event_is_taken_once,
     events::a_dag_that_follows_other_news_forgets_what_waited,
+    events::a_dag_that_was_there_before_events_were_follows_them_once_a_server_starts,
     events::an_event_that_is_sent_twice_is_received_once,
     events::old_events_are_pruned_but_for_those_that_a_run_is_still_to_have,
     aside::a_run_that_cannot_be_written_keeps_nobody_from_going_on,

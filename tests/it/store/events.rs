@@ -224,6 +224,16 @@ pub(crate) async fn a_dag_that_follows_other_news_forgets_what_waited(home: Home
     assert!(waiting(&home.store, &dag).await.is_empty());
 }
 
+pub(crate) async fn a_dag_that_was_there_before_events_were_follows_them_once_a_server_starts(home: Home) {
+    let dag = follower(&home.store, "orders_only", "h1", &["orders"]).await;
+    // As a database is that was made before these tables were.
+    home.raw("DELETE FROM listener; DELETE FROM bell").await.unwrap();
+    assert!(!home.store.put_dag(&dag, "the source", NOW).await.unwrap(), "its file has not changed");
+    producer(&home.store, "one").await.publish().await;
+    assert_eq!(waiting(&home.store, &dag).await, ["orders"]);
+    assert_eq!(due(&home.store).await, ["orders_only"]);
+}
+
 pub(crate) async fn an_event_that_is_sent_twice_is_received_once(home: Home) {
     let store = &home.store;
     let batching = Batching { wait_max: std::time::Duration::from_secs(1), max: 2 };
