@@ -24,7 +24,7 @@ pub(super) struct Serve {
 /// How often a database that others write to is looked at; one that is ours alone is looked at less often,
 /// because nothing happens to it that we do not know.
 const POLL_SHARED: Duration = Duration::from_secs(1);
-const POLL_OWN: Duration = Duration::from_secs(5);
+const POLL_OWN: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(args: Serve, globals: Globals) -> Result<(), CliError> {
     let store = home::open_store(&globals).await?;
