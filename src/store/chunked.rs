@@ -22,14 +22,18 @@ pub(super) struct Chunked {
 enum Shared {
     /// Before the values of every row.
     InEveryRow,
+    /// Once, ahead of the rows.
+    Ahead,
     /// Once, in what follows the rows.
     AtTheEnd,
 }
 
 impl Chunked {
-    /// `head (…), (…) tail` with `width` values a row; the tail names `$1` once.
+    /// `head (…), (…) tail` with `width` values a row; the head or the tail names `$1`, once.
     pub(super) fn values(head: &str, width: usize, tail: &str) -> Self {
-        Self::new(head, Shared::AtTheEnd, width, tail)
+        let named = (head.matches("$1").count(), tail.matches("$1").count());
+        debug_assert!(matches!(named, (1, 0) | (0, 1)), "`$1` is named once");
+        Self::new(head, if named.0 == 1 { Shared::Ahead } else { Shared::AtTheEnd }, width, tail)
     }
 
     /// `head (…), (…) tail` with `$1` before the `width` values of every row: what an insert needs.
@@ -45,7 +49,8 @@ impl Chunked {
                 format!("({})", first.into_iter().chain(others).collect::<Vec<_>>().join(", "))
             };
             let rows = (0..rows).map(row).collect::<Vec<_>>().join(", ");
-            format!("{head} VALUES {rows}{}", tail.replace("$1", &name(1)))
+            let [head, tail] = [head, tail].map(|text| text.replace("$1", &name(1)));
+            format!("{head} VALUES {rows}{tail}")
         };
         let postgres = SIZES.map(|rows| text(rows, &|number| format!("${number}")));
         let sqlite = SIZES.map(|rows| text(rows, &|_| "?".to_owned()));
@@ -80,7 +85,7 @@ impl Chunked {
                         values.extend_from_slice(now);
                         values.push(shared.clone());
                     }
-                    (false, _) => {
+                    (true, Shared::Ahead) | (false, _) => {
                         values.push(shared.clone());
                         values.extend_from_slice(now);
                     }

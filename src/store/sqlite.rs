@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
@@ -23,6 +23,9 @@ const GROUP_MAX: usize = 512;
 const READERS_MAX: u32 = 4;
 /// Statement texts kept prepared per connection.
 const STATEMENTS_MAX: usize = 256;
+/// How long to wait for the process that has the home, and how often to ask.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// The first SQLite without the WAL-reset corruption.
 const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 
@@ -75,7 +78,7 @@ pub(super) async fn open(path: PathBuf, durability: Durability) -> Result<Sqlite
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| environment(folder, &error))?;
     }
-    let lock = lock(&path)?;
+    let lock = lock(&path).await?;
     let mut writer = SqliteConnection::connect_with(&options(&path, durability)?.create_if_missing(true))
         .await
         .map_err(|error| environment(&path, &error))?;
@@ -130,8 +133,24 @@ pub(super) fn options(path: &Path, durability: Durability) -> Result<SqliteConne
         .statement_cache_capacity(STATEMENTS_MAX))
 }
 
-/// Takes the lock file beside the database for as long as the returned file is open.
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Takes the lock file beside the database for as long as the returned file is open. A process that was killed
+/// may hold it for a moment longer.
+async fn lock(path: &Path) -> Result<File, StoreError> {
+    let began = Instant::now();
+    loop {
+        match try_lock(path) {
+            Err(StoreError::Busy(_)) if began.elapsed() < LOCK_WAIT => {
+                // The timer is the event that is waited for.
+                drop(tokio::time::timeout(LOCK_AGAIN, std::future::pending::<()>()).await);
+            }
+            Err(StoreError::Busy(why)) => return Err(StoreError::Environment(why)),
+            taken => return taken,
+        }
+    }
+}
+
+/// `Busy` if another process has it.
+fn try_lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -146,7 +165,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             file.read_to_string(&mut holder).map_err(|error| environment(&name, &error))?;
-            return Err(StoreError::Environment(format!(
+            return Err(StoreError::Busy(format!(
                 "state database `{}`: in use by process {}; one process owns a SQLite home (use that one, or postgres)",
                 path.display(),
                 holder.trim()
