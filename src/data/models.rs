@@ -116,8 +116,8 @@ impl History {
     fn served_before(&self, end: usize) -> Option<Record> {
         let at = self.0[..end].iter().rposition(Record::serves)?;
         let mut record = self.0[at].clone();
-        let restored = self.0[at + 1..end].iter().filter(|r| r.event == Event::Blocked);
-        if let Some(last) = restored.filter(|r| !r.datasets.is_empty()).next_back() {
+        let mut later = self.0[at + 1..end].iter();
+        if let Some(last) = later.rfind(|r| r.event == Event::Blocked && !r.datasets.is_empty()) {
             record.datasets.clone_from(&last.datasets);
         }
         Some(record)

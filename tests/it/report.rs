@@ -30,7 +30,7 @@ fn clustering(previous: Option<Previous>, shift: f64) -> Clustering {
         ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f64 / (1_u64 << 24) as f64
     };
     let group = |row: usize| row % 4;
-    let moved = |row: usize| if row % 20 == 0 { shift } else { 0.0 };
+    let moved = |row: usize| if row.is_multiple_of(20) { shift } else { 0.0 };
     let recency =
         (0..rows).map(|row| 5.0 + 80.0 * (group(row) / 2) as f64 + 40.0 * chance(row, 1) + moved(row));
     let frequency = (0..rows).map(|row| 1.0 + 6.0 * (group(row) % 2) as f64 + (3.0 * chance(row, 2)).floor());

@@ -229,9 +229,9 @@ impl Matching {
         let mut events = Vec::new();
         let mut explained_old = vec![false; totals.len()];
         let mut explained_new = vec![false; clusters];
-        for old in 0..totals.len() {
+        for (old, explained) in explained_old.iter_mut().enumerate() {
             if let Some(new) = self.old_of.iter().position(|of| *of == Some(old)) {
-                explained_old[old] = true;
+                *explained = true;
                 explained_new[new] = true;
                 if share(old, new) >= MOST || self.basis == Basis::Centres {
                     events.push(self.event(migration, Event::Survived, &[old], &[new]));
@@ -239,15 +239,15 @@ impl Matching {
             }
             let parts: Vec<usize> = (0..clusters).filter(|&new| share(old, new) >= PART).collect();
             if parts.len() >= 2 {
-                explained_old[old] = true;
+                *explained = true;
                 parts.iter().for_each(|&new| explained_new[new] = true);
                 events.push(self.event(migration, Event::Split, &[old], &parts));
             }
         }
-        for new in 0..clusters {
+        for (new, explained) in explained_new.iter_mut().enumerate() {
             let sources: Vec<usize> = (0..totals.len()).filter(|&old| share(old, new) >= MOST).collect();
             if sources.len() >= 2 {
-                explained_new[new] = true;
+                *explained = true;
                 sources.iter().for_each(|&old| explained_old[old] = true);
                 events.push(self.event(migration, Event::Merged, &sources, &[new]));
             }

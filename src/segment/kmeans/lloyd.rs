@@ -79,7 +79,7 @@ impl<'a, T: Real> Centred<'a, T> {
     }
 
     /// One run from the given centres, in the matrix's units.
-    pub(super) fn from_centres(&self, centres: &[Vec<f64>], options: &KMeansOptions) -> KMeansFit {
+    pub(super) fn run_from(&self, centres: &[Vec<f64>], options: &KMeansOptions) -> KMeansFit {
         self.outward(self.iterated(self.inward(centres), 0, options))
     }
 

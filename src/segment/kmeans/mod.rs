@@ -174,8 +174,8 @@ pub fn kmeans_from(
         }
     }
     Ok(match options.precision {
-        Precision::F32 => Centred::<f32>::new(points, options).from_centres(centres, options),
-        Precision::F64 => Centred::<f64>::new(points, options).from_centres(centres, options),
+        Precision::F32 => Centred::<f32>::new(points, options).run_from(centres, options),
+        Precision::F64 => Centred::<f64>::new(points, options).run_from(centres, options),
     })
 }
 

@@ -137,7 +137,8 @@ pub(super) fn lineage(done: &Clustering, labels: &Labels<'_>) -> RecordBatch {
     let sides = |ids: &[String]| -> Vec<Option<String>> {
         if ids.is_empty() { vec![None] } else { ids.iter().cloned().map(Some).collect() }
     };
-    let mut steps: Vec<(String, Option<String>, Option<String>, Option<f64>)> = Vec::new();
+    type Step = (String, Option<String>, Option<String>, Option<f64>);
+    let mut steps: Vec<Step> = Vec::new();
     for step in &done.lineage {
         let event = format!("{:?}", step.event).to_lowercase();
         for from in sides(&step.from) {

@@ -89,10 +89,12 @@ impl Validate {
             let started = Instant::now();
             let label = &labels[at];
             let figures = scanned.as_ref().ok().map(|all| all[at].as_slice());
-            let findings = match expectation {
-                _ if !expectation.common().when => vec![Finding::skipped("`when` is false", "nothing")],
-                Expectation::History(wanted) => watched(cx, &table, wanted, &past, label).await,
-                _ => answered(cx, &table, expectation, plan, figures).await,
+            let findings = if !expectation.common().when {
+                vec![Finding::skipped("`when` is false", "nothing")]
+            } else if let Expectation::History(wanted) = expectation {
+                watched(cx, &table, wanted, &past, label).await
+            } else {
+                answered(cx, &table, expectation, plan, figures).await
             };
             let took = if matches!(plan, Ok(Plan::Own)) { started.elapsed() } else { scan_took };
             for mut finding in findings {

@@ -71,7 +71,7 @@ async fn clustered(home: &Home, day: u32, amount: impl Fn(usize, f64) -> f64) ->
 
 /// Half of the amounts times 100.
 fn poison(row: usize, money: f64) -> f64 {
-    if row % 2 == 0 { money * 100.0 } else { money }
+    if row.is_multiple_of(2) { money * 100.0 } else { money }
 }
 
 #[tokio::test]

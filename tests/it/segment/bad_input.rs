@@ -49,11 +49,11 @@ fn a_constant_feature_is_left_out_and_told_and_alone_it_is_refused() {
 
 #[test]
 fn infinities_count_as_missing_and_too_many_are_refused() {
-    let some = |row: usize, value: f64| if row % 10 == 0 { f64::INFINITY } else { value };
+    let some = |row: usize, value: f64| if row.is_multiple_of(10) { f64::INFINITY } else { value };
     let found = asked(r#"{"features": ["spend", "orders"], "k": 4}"#, some).unwrap();
     assert_eq!(found.features[0].missing, 20);
     assert!(found.assignments.iter().all(|row| row.is_some_and(|row| row.distance.is_finite())));
-    let most = |row: usize, value: f64| if row % 10 == 0 { value } else { f64::NEG_INFINITY };
+    let most = |row: usize, value: f64| if row.is_multiple_of(10) { value } else { f64::NEG_INFINITY };
     let refused = asked(r#"{"features": ["spend", "orders"], "k": 4}"#, most).unwrap_err().to_string();
     assert_eq!(refused, "feature `spend`: 180 of 200 values are missing, `max_missing` allows 0.5");
     let none = asked(r#"{"features": ["spend"], "k": 4}"#, |_, _| f64::NAN).unwrap_err().to_string();
