@@ -16,6 +16,7 @@ use super::lines::{Line, Timers};
 use super::load::{Dags, Loaded, load};
 use super::patience::{at, patiently, until};
 use super::poll::{Asked, Polled, Taken, look};
+use super::room::looks_back;
 use super::workers::Workers;
 use super::{Handout, Order, Refused, Report, Scope, Settings};
 use crate::core::ids::{DagId, PoolName, RunKey, Timestamp};
@@ -446,13 +447,15 @@ impl Driver {
             watch(&value.dag, &value.birth, decision, at);
         }
         let state = value.run.state;
+        // Where tasks depend on the run before, the beginning of one lets the next begin.
+        let lets_others = |to| to != RunState::Running || looks_back(&value.dag);
+        let lets_others = decision.run_change.as_ref().is_some_and(|change| lets_others(change.to));
         if !entry.inbox.is_empty() {
             self.dirty.insert(key.clone());
-        } else if state.is_final() || decision.run_change.as_ref().is_some_and(|it| it.to == RunState::Queued)
-        {
-            if state.is_final() {
-                entry.tell_end(state);
-            }
+        } else if state.is_final() {
+            entry.tell_end(state);
+        }
+        if lets_others {
             if matches!(self.settings.scope, Scope::All) {
                 self.poll_soon();
             } else {
@@ -462,7 +465,7 @@ impl Driver {
         self.drop_spare(key);
     }
 
-    /// A run has ended that others of this process may wait for.
+    /// A run has moved that others of this process may wait for.
     fn wake_all(&mut self) {
         for key in self.runs.keys().cloned().collect::<Vec<_>>() {
             self.wake(key);

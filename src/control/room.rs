@@ -27,7 +27,7 @@ pub(super) fn shared(dag: &Dag, room: Room) -> Capacity {
 }
 
 /// Whether tasks depend on the run before.
-fn looks_back(dag: &Dag) -> bool {
+pub(super) fn looks_back(dag: &Dag) -> bool {
     dag.tasks().iter().any(|task| task.depends_on_past || task.wait_for_downstream)
 }
 

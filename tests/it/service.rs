@@ -411,6 +411,32 @@ tasks:
 }
 
 #[test]
+fn missed_runs_that_depend_on_the_past_are_made_up_for_one_after_the_other() {
+    let hours_ago = mainspring::engine::now().minus(Duration::from_secs(20 * 3600));
+    let served = Served::start(
+        &format!(
+            "dag_id: past
+schedule: '0 * * * *'
+start_date: {hours_ago}
+catchup: true
+tasks:
+  - {{id: careful, type: noop, depends_on_past: true}}
+"
+        ),
+        4,
+    );
+    let began = Instant::now();
+    let states = || {
+        let runs = served.json(&["runs", "list", "past"]);
+        let states = runs.as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap().to_owned());
+        states.collect::<Vec<_>>()
+    };
+    while !(states().len() >= 20 && states().iter().all(|state| state == "success")) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", states());
+    }
+}
+
+#[test]
 fn a_backwards_backfill_of_tasks_that_depend_on_the_past_is_refused() {
     let served = Served::start(
         "dag_id: past\nschedule: '@daily'\ntasks:\n  - {id: careful, type: noop, depends_on_past: true}\n",
