@@ -8,6 +8,15 @@ use crate::segment::figures::{Blade, Dendrogram, Map};
 /// Colours there are; more segments share them.
 const COLOURS: usize = 10;
 
+/// Pixels for the names beside bars, and the letters that fit there.
+const NAMES: f64 = 224.0;
+const NAME_LETTERS: usize = 28;
+/// Pixels of a letter of a label, and from one label to the next below it.
+const LETTER: f64 = 7.2;
+const LABEL_LINE: f64 = 15.0;
+/// Lines of a name under a tree.
+const NAME_LINES: usize = 3;
+
 /// A segment's colour.
 pub(super) fn colour(segment: usize) -> String {
     format!("var(--s{})", segment % COLOURS)
@@ -90,7 +99,7 @@ pub(super) fn silhouettes(report: &KReport) -> String {
 
 /// Sizes of the segments as bars.
 pub(super) fn sizes(model: &Model) -> String {
-    let (row, width, left) = (30.0, 620.0, 190.0);
+    let (row, width, left) = (30.0, 660.0, NAMES);
     let height = row * model.segments.len() as f64 + 6.0;
     let mut drawing = Drawing::new(width, height);
     let most = model.segments.iter().map(|s| s.share).fold(0.0, f64::max);
@@ -98,7 +107,7 @@ pub(super) fn sizes(model: &Model) -> String {
     for (place, segment) in model.segments.iter().enumerate() {
         let y = row * place as f64 + 4.0;
         let told = format!("{}: {} rows", segment.name, count(segment.n as u64));
-        drawing.text("strong", (left - 10.0, y + 15.0), "end", &clipped(&segment.name, 26));
+        drawing.text("strong", (left - 10.0, y + 15.0), "end", &clipped(&segment.name, NAME_LETTERS));
         let wide = (x.at(segment.share) - left).max(1.0);
         drawing.bar(&colour(segment.index), (left, y), (wide, row - 10.0), &told);
         let label = format!("{}  ·  {:.1} %", count(segment.n as u64), segment.share * 100.0);
@@ -110,7 +119,7 @@ pub(super) fn sizes(model: &Model) -> String {
 /// Silhouettes of single rows by segment, falling.
 pub(super) fn blades(blades: &[Blade], model: &Model, overall: Option<f64>) -> String {
     let rows: usize = blades.iter().map(|blade| blade.n).sum();
-    let (width, left, top, gap) = (620.0, 190.0, 12.0, 9.0);
+    let (width, left, top, gap) = (660.0, NAMES, 12.0, 9.0);
     // A segment is as thick as it is large, but never too thin to see.
     let thick = |blade: &Blade| 26.0 + 260.0 * blade.n as f64 / rows.max(1) as f64;
     let inside: f64 = blades.iter().map(|blade| thick(blade) + gap).sum();
@@ -133,7 +142,7 @@ pub(super) fn blades(blades: &[Blade], model: &Model, overall: Option<f64>) -> S
         let told = format!("{name}: mean silhouette {} of {} rows", short(blade.mean), count(blade.n as u64));
         drawing.shape(&colour(blade.segment), &outline, &told);
         let middle = y + tall / 2.0;
-        drawing.text("strong", (left - 12.0, middle - 1.0), "end", &clipped(name, 26));
+        drawing.text("strong", (left - 12.0, middle - 1.0), "end", &clipped(name, NAME_LETTERS));
         drawing.text("", (left - 12.0, middle + 14.0), "end", &format!("mean {}", short(blade.mean)));
         y += tall + gap;
     }
@@ -166,12 +175,23 @@ pub(super) fn map(map: &Map, model: &Model) -> String {
         let own = map.points.iter().filter(|point| point.segment == segment.index);
         drawing.dots(&colour(segment.index), own.map(|point| (x.at(point.x), y.at(point.y))));
     }
+    let mut labels: Vec<(f64, f64, f64)> = Vec::new();
     for (segment, centre) in model.segments.iter().zip(&map.centres) {
         let at = (x.at(centre[0]), y.at(centre[1]));
         drawing.circle("chosen", at, 6.0, &format!("centre of {}", segment.name));
         let near_end = at.0 > f64::midpoint(left, right);
         let (shift, anchor) = if near_end { (-10.0, "end") } else { (10.0, "start") };
-        drawing.text("halo", (at.0 + shift, at.1 + 4.0), anchor, &segment.name);
+        let wide = LETTER * segment.name.chars().count() as f64;
+        let from = if near_end { at.0 + shift - wide } else { at.0 + shift };
+        // A label goes below those that are there already.
+        let mut line = at.1 + 4.0;
+        while labels.iter().any(|(first, last, other)| {
+            from < *last && *first < from + wide && (line - other).abs() < LABEL_LINE
+        }) {
+            line += LABEL_LINE / 2.0;
+        }
+        labels.push((from, from + wide, line));
+        drawing.text("halo", (at.0 + shift, line), anchor, &segment.name);
     }
     let share = |axis: usize| {
         format!("component {} ({:.1} % of the variance)", axis + 1, map.explained[axis] * 100.0)
@@ -206,15 +226,15 @@ pub(super) fn dendrogram(tree: &Dendrogram, model: &Model) -> String {
         let fill = leaf.segment.map_or("var(--quiet)".to_owned(), colour);
         drawing.bar(&fill, (at - size / 2.0, bottom + 4.0), (size, 8.0), name.unwrap_or(&told));
         let letters = ((step / 6.6) as usize).max(3);
-        if let Some(name) = name {
-            for (line, word) in lines(name, letters).into_iter().take(3).enumerate() {
-                drawing.text("strong", (at, bottom + 28.0 + 14.0 * line as f64), "middle", &word);
-            }
+        let words = name.map_or(Vec::new(), |name| lines(name, letters));
+        let words = &words[..words.len().min(NAME_LINES)];
+        let below = |line: usize| bottom + 28.0 + 14.0 * line as f64;
+        for (line, word) in words.iter().enumerate() {
+            drawing.text("strong", (at, below(line)), "middle", word);
         }
         // Numbers beside each other only where they fit.
         if letters >= count(leaf.n as u64).len() {
-            let y = if name.is_some() { bottom + 72.0 } else { bottom + 28.0 };
-            drawing.text("", (at, y), "middle", &count(leaf.n as u64));
+            drawing.text("", (at, below(words.len())), "middle", &count(leaf.n as u64));
         }
     }
     drawing.finish("Tree of merges, by height")

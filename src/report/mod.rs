@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::segment::Clustering;
+use crate::segment::silhouette::Method;
 
 mod charts;
 mod svg;
@@ -132,8 +133,9 @@ fn tiles(done: &Clustering) -> String {
     let optional = |value: Option<f64>| value.map_or("–".to_owned(), short);
     let metrics = &done.metrics;
     let rule = format!("{:?}", done.k_report.select).to_lowercase();
-    let interval = metrics.silhouette.as_ref().map_or(String::new(), |s| {
-        format!("{:?}, 95 %: {} to {}", s.method, short(s.ci95[0]), short(s.ci95[1])).to_lowercase()
+    let interval = metrics.silhouette.as_ref().map_or(String::new(), |s| match s.method {
+        Method::Exact => "exact, of all rows".to_owned(),
+        Method::Sampled => format!("sampled, 95 %: {} to {}", short(s.ci95[0]), short(s.ci95[1])),
     });
     let mut all = vec![
         tile("rows", count(done.model.rows as u64), String::new()),
@@ -186,8 +188,8 @@ fn choice(done: &Clustering) -> String {
     }
     let pair = format!(
         "<div class=\"pair\">{}{}</div>",
-        figure("Inertia: where it stops to fall, more segments explain little", &charts::elbow(report)),
-        figure("Silhouette with 95 % intervals; hollow: refused by the guard", &charts::silhouettes(report)),
+        figure("Inertia: where it stops to fall, more explain little", &charts::elbow(report)),
+        figure("Silhouette with 95 % intervals; hollow: refused", &charts::silhouettes(report)),
     );
     let elbow = match report.elbow {
         Some(k) => format!("the elbow of the inertia is at {k}"),

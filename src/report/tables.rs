@@ -6,6 +6,7 @@ use super::charts::colour;
 use super::svg::{count, escaped, short};
 use crate::segment::identity::{Lineage, Migration};
 use crate::segment::prepare::{FittedFeature, Missing};
+use crate::segment::silhouette::Method;
 use crate::segment::{Clustering, Model};
 
 /// Effects from which a cell has its full colour, in standard deviations.
@@ -122,8 +123,12 @@ pub(super) fn choice(done: &Clustering) -> String {
         .figures
         .iter()
         .map(|found| {
-            let silhouette = found.silhouette.as_ref().map_or("–".to_owned(), |s| {
-                format!("{} <small>({} to {})</small>", short(s.value), short(s.ci95[0]), short(s.ci95[1]))
+            let silhouette = found.silhouette.as_ref().map_or("–".to_owned(), |s| match s.method {
+                Method::Exact => short(s.value),
+                Method::Sampled => {
+                    let [low, high] = s.ci95.map(short);
+                    format!("{} <small>({low} to {high})</small>", short(s.value))
+                }
             });
             let verdict = if found.k == report.k {
                 "<b>chosen</b>".to_owned()

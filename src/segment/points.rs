@@ -282,51 +282,79 @@ fn distances_in_tile<T: Real, S: Simd>(simd: S, tile: &[T], point: &[T], out: &m
     }
 }
 
-/// What one pass over a chunk found.
+/// The rows of a chunk, or of all chunks, by label.
 #[derive(Debug, Clone)]
-pub(super) struct ChunkSums {
+pub(super) struct Sums {
     /// k × width.
     pub(super) sums: Vec<f64>,
     pub(super) counts: Vec<u64>,
-    /// Rows whose label is another than before.
-    pub(super) changed: usize,
 }
 
-/// Gives every row of a chunk the label of its nearest centre and sums the rows of each label.
+impl Sums {
+    pub(super) fn none(clusters: usize, width: usize) -> Self {
+        Self { sums: vec![0.0; clusters * width], counts: vec![0; clusters] }
+    }
+
+    /// Counts a row of a tile `times` times: 1, or -1 for a row that leaves.
+    #[inline(always)]
+    fn count<T: Real>(&mut self, tile: &[T], row: usize, label: u32, times: f64) {
+        let width = tile.len() / TILE;
+        self.counts[label as usize] = self.counts[label as usize].wrapping_add_signed(times as i64);
+        let sums = &mut self.sums[label as usize * width..][..width];
+        for (sum, column) in sums.iter_mut().zip(tile.chunks_exact(TILE)) {
+            *sum += times * column[row].wide();
+        }
+    }
+
+    /// The rows of a chunk by their labels.
+    pub(super) fn of<T: Real>(tiles: &[T], labels: &[u32], clusters: usize, width: usize) -> Self {
+        let mut found = Self::none(clusters, width);
+        for (tile, labels) in tiles.chunks_exact(TILE * width).zip(labels.chunks(TILE)) {
+            labels.iter().enumerate().for_each(|(row, &label)| found.count(tile, row, label, 1.0));
+        }
+        found
+    }
+}
+
+/// The label of a row that has none yet.
+pub(super) const NO_LABEL: u32 = u32::MAX;
+
+/// Gives every row of a chunk the label of its nearest centre, and moves rows whose label is another than before
+/// from sum to sum; the number of these.
 pub(super) struct Step<'a, T> {
     pub(super) tiles: &'a [T],
     pub(super) width: usize,
     /// k × width.
     pub(super) centres: &'a [T],
-    /// As many as the chunk has rows; the old ones are compared.
+    /// As many as the chunk has rows: before the first step all [`NO_LABEL`].
     pub(super) labels: &'a mut [u32],
+    /// The sums of the labels; before the first step all 0.
+    pub(super) sums: &'a mut Sums,
 }
 
 impl<T: Real> WithSimd for Step<'_, T> {
-    type Output = ChunkSums;
+    type Output = usize;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> ChunkSums {
-        let Step { tiles, width, centres, labels } = self;
-        let clusters = centres.len() / width;
-        let mut found = ChunkSums { sums: vec![0.0; centres.len()], counts: vec![0; clusters], changed: 0 };
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        let Step { tiles, width, centres, labels, sums } = self;
+        let mut changed = 0;
         let (mut nearest, mut distances) = ([T::default(); TILE], [T::default(); TILE]);
         for (tile, labels) in tiles.chunks_exact(TILE * width).zip(labels.chunks_mut(TILE)) {
             nearest_in_tile(simd, tile, centres, width, &mut nearest, &mut distances);
-            for (label, nearest) in labels.iter_mut().zip(&nearest) {
+            for (row, (label, nearest)) in labels.iter_mut().zip(&nearest).enumerate() {
                 let nearest = nearest.wide() as u32;
-                found.changed += usize::from(*label != nearest);
-                *label = nearest;
-            }
-            for (row, &label) in labels.iter().enumerate() {
-                found.counts[label as usize] += 1;
-                let sums = &mut found.sums[label as usize * width..][..width];
-                for (sum, column) in sums.iter_mut().zip(tile.chunks_exact(TILE)) {
-                    *sum += column[row].wide();
+                if *label != nearest {
+                    changed += 1;
+                    if *label != NO_LABEL {
+                        sums.count(tile, row, *label, -1.0);
+                    }
+                    sums.count(tile, row, nearest, 1.0);
+                    *label = nearest;
                 }
             }
         }
-        found
+        changed
     }
 }
 

@@ -254,11 +254,12 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn a_large_offset_changes_no_label() {
+fn a_large_offset_changes_no_group() {
     let rows = ring(2_000, 5, 8.0);
     let moved: Vec<Vec<f64>> = rows.iter().map(|row| row.iter().map(|value| value + 1e6).collect()).collect();
     let fit = |rows: &[Vec<f64>]| kmeans(&matrix(rows), &KMeansOptions::new(5)).unwrap();
-    assert_eq!(fit(&rows).labels, fit(&moved).labels);
+    // Of runs that end in one place under other numbers any may win by a rounding.
+    assert_eq!(adjusted_rand(&fit(&rows).labels, &fit(&moved).labels).unwrap(), 1.0);
 }
 
 #[test]

@@ -105,6 +105,8 @@ struct Figures {
     d: usize,
     k: usize,
     seconds: f64,
+    /// Of all threads together; 0 where the system does not say.
+    cpu_seconds: f64,
     threads: usize,
     /// The most that the process had in use.
     rss_mib: f64,
@@ -132,30 +134,32 @@ impl Shape {
     }
 
     /// The fastest of several runs, with what the last one gave.
-    fn timed<T>(&self, mut work: impl FnMut() -> T) -> (f64, T) {
+    fn timed<T>(&self, mut work: impl FnMut() -> T) -> (Took, T) {
         let mut run = || {
-            let began = Instant::now();
+            let (began, cpu) = (Instant::now(), cpu_seconds());
             let result = work();
-            (began.elapsed().as_secs_f64(), result)
+            (Took { seconds: began.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds() - cpu }, result)
         };
         let (mut best, mut last) = run();
         for _ in 1..self.repeats {
             drop(last);
-            let (seconds, result) = run();
-            best = best.min(seconds);
+            let (took, result) = run();
+            best.seconds = best.seconds.min(took.seconds);
+            best.cpu_seconds = best.cpu_seconds.min(took.cpu_seconds);
             last = result;
         }
         (best, last)
     }
 
-    fn print(&self, workload: &str, seconds: f64, before_mib: f64, more: serde_json::Value) {
+    fn print(&self, workload: &str, took: Took, before_mib: f64, more: serde_json::Value) {
         let (rss_mib, matrix_mib) = (super::rss_mib(), (self.n * self.d * 8) as f64 / f64::from(1 << 20));
         let figures = Figures {
             workload: workload.to_owned(),
             n: self.n,
             d: self.d,
             k: self.k,
-            seconds,
+            seconds: took.seconds,
+            cpu_seconds: took.cpu_seconds,
             threads: rayon::current_num_threads(),
             rss_mib,
             matrix_mib,
@@ -164,6 +168,21 @@ impl Shape {
         };
         print_line(&serde_json::to_string(&figures).expect("plain figures can be written as JSON"));
     }
+}
+
+/// How long a workload took.
+#[derive(Clone, Copy)]
+struct Took {
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+/// What all threads of this process have used, to hundredths; 0 where the system does not say.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may hold spaces; the 12th and 13th words after it are ticks.
+    let words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    words.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// Values from a file of exactly `count`, handed to `put` one by one.
@@ -225,15 +244,15 @@ pub(super) fn kmeans_lloyd(args: &KMeansArgs) -> Result<(), CliError> {
         precision,
         ..KMeansOptions::new(shape.k)
     };
-    let (seconds, fit) = shape.timed(|| kmeans_from(&points, &start, &options));
+    let (took, fit) = shape.timed(|| kmeans_from(&points, &start, &options));
     let fit = fit.map_err(|error| CliError::User(error.to_string()))?;
     let more = serde_json::json!({
         "precision": name,
         "iterations": fit.iterations,
-        "ms_per_iteration": seconds * 1e3 / fit.iterations as f64,
+        "ms_per_iteration": took.seconds * 1e3 / fit.iterations as f64,
         "inertia": fit.inertia,
     });
-    shape.print("kmeans", seconds, before, more);
+    shape.print("kmeans", took, before, more);
     Ok(())
 }
 
@@ -242,10 +261,10 @@ pub(super) fn silhouette(shape: &Shape) -> Result<(), CliError> {
     let points = shape.points()?;
     let start: Vec<Vec<f64>> = (0..shape.k).map(|row| points.row(row * (shape.n / shape.k))).collect();
     let (labels, _) = nearest(&points, &start);
-    let (seconds, samples) = shape.timed(|| silhouette_samples(&points, &labels));
+    let (took, samples) = shape.timed(|| silhouette_samples(&points, &labels));
     let samples = samples.map_err(|error| CliError::User(error.to_string()))?;
     let mean = samples.iter().sum::<f64>() / samples.len() as f64;
-    shape.print("silhouette", seconds, before, serde_json::json!({"silhouette": mean}));
+    shape.print("silhouette", took, before, serde_json::json!({"silhouette": mean}));
     Ok(())
 }
 
@@ -253,25 +272,24 @@ pub(super) fn hierarchical(shape: &Shape, linkage: LinkageName) -> Result<(), Cl
     let linkage = Linkage::from(linkage);
     let before = super::rss_mib();
     let points = shape.points()?;
-    let (seconds, found) = shape.timed(|| tree(&points, linkage));
+    let (took, found) = shape.timed(|| tree(&points, linkage));
     let found = found.map_err(|error| CliError::User(error.to_string()))?;
     let top = found.merges.last().map(|merge| merge.height);
     let sum: f64 = found.merges.iter().map(|merge| merge.height).sum();
     let more =
         serde_json::json!({"linkage": format!("{linkage:?}").to_lowercase(), "top": top, "heights": sum});
-    shape.print("hierarchical", seconds, before, more);
+    shape.print("hierarchical", took, before, more);
     Ok(())
 }
 
 pub(super) fn density(args: &DbscanArgs) -> Result<(), CliError> {
     let before = super::rss_mib();
     let points = args.shape.points()?;
-    let (seconds, found) =
-        args.shape.timed(|| dbscan(&points, args.eps, args.min_samples, Metric::Euclidean));
+    let (took, found) = args.shape.timed(|| dbscan(&points, args.eps, args.min_samples, Metric::Euclidean));
     let found = found.map_err(|error| CliError::User(error.to_string()))?;
     let noise = found.labels.iter().filter(|label| **label == crate::segment::dbscan::NOISE).count();
     let more = serde_json::json!({"clusters": found.clusters, "cores": found.cores.len(), "noise": noise});
-    args.shape.print("dbscan", seconds, before, more);
+    args.shape.print("dbscan", took, before, more);
     Ok(())
 }
 
@@ -294,14 +312,14 @@ pub(super) fn whole(shape: &Shape) -> Result<(), CliError> {
         given: None,
         kernel: Kernel::Auto,
     };
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_seconds());
     let found = cluster(input).map_err(|error| CliError::User(error.to_string()))?;
-    let seconds = began.elapsed().as_secs_f64();
+    let took = Took { seconds: began.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds() - cpu };
     let silhouette = found.metrics.silhouette.map(|figure| figure.value);
     let more = serde_json::json!({
         "chosen_k": found.k_report.k, "inertia": found.metrics.inertia, "silhouette": silhouette,
     });
-    shape.print("cluster", seconds, before, more);
+    shape.print("cluster", took, before, more);
     Ok(())
 }
 
@@ -310,9 +328,9 @@ pub(super) fn kmeans_fit(shape: &Shape) -> Result<(), CliError> {
     let before = super::rss_mib();
     let points = shape.points()?;
     let options = KMeansOptions { runs: 1, precision: Precision::F32, ..KMeansOptions::new(shape.k) };
-    let (seconds, fit) = shape.timed(|| kmeans(&points, &options));
+    let (took, fit) = shape.timed(|| kmeans(&points, &options));
     let fit = fit.map_err(|error| CliError::User(error.to_string()))?;
     let more = serde_json::json!({"iterations": fit.iterations, "inertia": fit.inertia});
-    shape.print("kmeans_fit", seconds, before, more);
+    shape.print("kmeans_fit", took, before, more);
     Ok(())
 }

@@ -30,6 +30,8 @@ const MICROCLUSTERS: usize = 2_000;
 const MICROCLUSTER_ROWS: usize = 200_000;
 /// Lloyd iterations for microclusters.
 const MICROCLUSTER_ITERATIONS: usize = 10;
+/// A warm fit stops at the iteration that lowers its inertia by less than this share.
+const SETTLED: f64 = 1e-3;
 /// The segment of rows that no predicate takes.
 const OTHER: &str = "Other";
 /// The segment of rows in no dense region.
@@ -107,6 +109,7 @@ fn options(rows: &Rows<'_>, clusters: usize) -> KMeansOptions {
         runs: algorithm.n_init,
         max_iterations: algorithm.max_iter,
         tolerance: algorithm.tol,
+        least_gain: 0.0,
         seed: algorithm.seed,
         init: algorithm.init,
         precision: algorithm.precision,
@@ -160,7 +163,9 @@ fn nearest_centres(centres: Vec<Vec<f64>>, k_report: KReport, warnings: Vec<Warn
     }
 }
 
-/// The fit from the centres of the model before, when there is one of as many segments.
+/// The fit from the centres of the model before, when there is one of as many segments. It follows the customers
+/// and stops when going on gains little: no customer is moved for a gain that nobody sees, and what such steps
+/// would add up to is the challenger's to find.
 fn warm_fit(rows: &Rows<'_>, k: usize, options: &KMeansOptions) -> Result<Option<KMeansFit>, ClusterError> {
     let Some(previous) = rows.previous.filter(|_| rows.spec.refresh.init == Start::Warm) else {
         return Ok(None);
@@ -171,7 +176,10 @@ fn warm_fit(rows: &Rows<'_>, k: usize, options: &KMeansOptions) -> Result<Option
     }
     let mapped = centres.iter().map(|centre| previous.model.features.remap(centre, rows.preparation));
     match mapped.collect::<Option<Vec<_>>>() {
-        Some(start) => Ok(Some(kmeans_from(rows.matrix, &start, options)?)),
+        Some(start) => {
+            let options = KMeansOptions { least_gain: SETTLED, ..options.clone() };
+            Ok(Some(kmeans_from(rows.matrix, &start, &options)?))
+        }
         None => Ok(None),
     }
 }
@@ -199,8 +207,9 @@ fn better(
             (None, _) => "the centres before cannot be told in today's units".to_owned(),
             (Some(_), None) => "there is no challenger".to_owned(),
             (Some(warm), Some(cold)) => format!(
-                "the challenger's inertia is {:.2} % lower, {:.2} % would be needed",
-                (1.0 - cold / warm) * 100.0,
+                "the challenger's inertia is {:.2} % {}, {:.2} % lower would be needed",
+                (1.0 - cold / warm).abs() * 100.0,
+                if cold < warm { "lower" } else { "higher" },
                 gain * 100.0
             ),
         };

@@ -1,9 +1,10 @@
 //! Hierarchical clustering: the tree of merges, and cutting it.
 //!
 //! Owns the five linkages, the dendrogram in SciPy's numbering, and cuts by number and by height. Ward's
-//! linkage works on centres in O(n d) memory, the others on the n (n - 1) / 2 distances, by `kodama`. Knows
-//! nothing of features or names.
+//! and single linkage work on points in O(n d) memory, the others on the n (n - 1) / 2 distances, by `kodama`.
+//! Knows nothing of features or names.
 
+mod single;
 mod ward;
 
 use rayon::prelude::*;
@@ -50,7 +51,7 @@ pub(super) fn tree_on(points: &Matrix, linkage: Linkage, vectors: Vectors) -> Re
     check(points)?;
     match linkage {
         Linkage::Ward => Ok(ward::tree(points, &vec![1.0; points.rows()], vectors)),
-        Linkage::Single => Ok(by_distances(points, kodama::Method::Single)),
+        Linkage::Single => Ok(single::tree(points, vectors)),
         Linkage::Complete => Ok(by_distances(points, kodama::Method::Complete)),
         Linkage::Average => Ok(by_distances(points, kodama::Method::Average)),
         Linkage::Centroid => Ok(by_distances(points, kodama::Method::Centroid)),

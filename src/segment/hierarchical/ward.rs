@@ -3,6 +3,8 @@
 //! The increase of variance that a merge costs is a function of two centres and two weights, so no matrix of
 //! distances is kept: O(n²) time and O(n) memory (Murtagh 1983; Müllner 2011, arXiv 1109.2378).
 
+use pulp::{Simd, WithSimd};
+
 use super::{Merge, Tree};
 use crate::segment::matrix::Matrix;
 use crate::segment::vectors::Vectors;
@@ -37,7 +39,7 @@ impl Active {
         let count = self.weights.len();
         for first in (0..count).step_by(BLOCK) {
             let heights = &mut heights[..BLOCK.min(count - first)];
-            vectors.run(|| self.block(from, first, heights));
+            vectors.run(Heights { active: self, from, first, heights: &mut *heights });
             for (offset, &height) in heights.iter().enumerate() {
                 if height < best.1 && first + offset != from {
                     best = (first + offset, height);
@@ -85,6 +87,23 @@ impl Active {
     }
 }
 
+/// See [`Active::block`]. A kernel of its own: a closure need not be compiled for the instructions it runs on.
+struct Heights<'a> {
+    active: &'a Active,
+    from: usize,
+    first: usize,
+    heights: &'a mut [f64],
+}
+
+impl WithSimd for Heights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.active.block(self.from, self.first, self.heights);
+    }
+}
+
 pub(super) fn tree(points: &Matrix, weights: &[f64], vectors: Vectors) -> Tree {
     let rows = points.rows();
     let mut active =
@@ -114,7 +133,7 @@ pub(super) fn tree(points: &Matrix, weights: &[f64], vectors: Vectors) -> Tree {
 }
 
 /// Nodes get SciPy's numbers: merges by rising height, each the number of rows plus its place.
-fn numbered(rows: usize, mut merges: Vec<(f64, usize, usize)>, weights: &[f64]) -> Tree {
+pub(super) fn numbered(rows: usize, mut merges: Vec<(f64, usize, usize)>, weights: &[f64]) -> Tree {
     // Stable: a merge never stands before one of equal height that it builds on.
     merges.sort_by(|left, right| left.0.total_cmp(&right.0));
     let mut parent: Vec<usize> = (0..2 * rows - 1).collect();

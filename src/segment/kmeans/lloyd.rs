@@ -5,10 +5,13 @@ use rayon::prelude::*;
 use super::{KMeansFit, KMeansOptions, ordered_sum};
 use crate::segment::matrix::Matrix;
 use crate::segment::points::{
-    CHUNK, ChunkSums, Nearest, Points, Real, Step, TILE, lay_out, squared_distance,
+    CHUNK, NO_LABEL, Nearest, Points, Real, Step, Sums, TILE, lay_out, squared_distance,
 };
 use crate::segment::random::{Draws, Purpose};
 use crate::segment::vectors::Vectors;
+
+/// Iterations after which sums are made anew.
+const RESUM: usize = 16;
 
 /// Points moved so that every column's mean is 0, which keeps large offsets out of the arithmetic.
 pub(in crate::segment) struct Centred<'a, T> {
@@ -116,38 +119,49 @@ impl<'a, T: Real> Centred<'a, T> {
 
     /// Lloyd's iterations from `centres` (k × d, centred units).
     fn lloyd(&self, mut centres: Vec<f64>, options: &KMeansOptions) -> Run {
+        let (width, clusters) = (self.points.width, centres.len() / self.points.width);
         let limit = options.tolerance * self.mean_variance;
-        let mut labels = vec![u32::MAX; self.points.rows];
+        let total = self.mean_variance * (width * self.points.rows) as f64;
+        let mut spread = f64::INFINITY;
+        let mut labels = vec![NO_LABEL; self.points.rows];
+        let mut chunks = vec![Sums::none(clusters, width); self.points.rows.div_ceil(CHUNK)];
         let (mut iterations, mut converged) = (0, false);
         while iterations < options.max_iterations && !converged {
             iterations += 1;
-            let ChunkSums { mut sums, mut counts, changed } = self.step(&centres, &mut labels);
+            let changed = self.step(&centres, &mut labels, &mut chunks);
+            let last = iterations == options.max_iterations;
+            if iterations.is_multiple_of(RESUM) || changed == 0 || last {
+                // Rows that came and went have left roundings behind.
+                self.resum(&labels, &mut chunks, clusters);
+            }
+            let Sums { mut sums, mut counts } = in_order(&chunks);
             self.relocate_empty(&centres, &labels, &mut sums, &mut counts);
             average(&mut sums, &counts, &centres);
             let shift = squared_distance(&sums, &centres);
             centres = sums;
-            converged = changed == 0 || shift <= limit;
+            let before = std::mem::replace(&mut spread, total - explained(&centres, &counts));
+            let settled = before - spread < options.least_gain * spread;
+            converged = changed == 0 || shift <= limit || settled;
         }
         Run { centres, iterations, converged }
     }
 
-    /// Assigns every row and sums the rows of each centre.
-    fn step(&self, centres: &[f64], labels: &mut [u32]) -> ChunkSums {
+    /// Assigns every row and moves those whose label changed from sum to sum; how many they are.
+    fn step(&self, centres: &[f64], labels: &mut [u32], chunks: &mut [Sums]) -> usize {
         let width = self.points.width;
         let narrow = narrowed::<T>(centres);
-        let step = |(tiles, labels): (&[T], &mut [u32])| {
-            self.points.vectors.run(Step { tiles, width, centres: narrow.as_slice(), labels })
+        let step = |((tiles, labels), sums): ((&[T], &mut [u32]), &mut Sums)| {
+            self.points.vectors.run(Step { tiles, width, centres: narrow.as_slice(), labels, sums })
         };
-        let chunks: Vec<ChunkSums> =
-            self.points.chunks().zip(labels.par_chunks_mut(CHUNK)).map(step).collect();
-        let mut chunks = chunks.into_iter();
-        let mut total = chunks.next().expect("there is at least one row");
-        for chunk in chunks {
-            total.sums.iter_mut().zip(&chunk.sums).for_each(|(total, sum)| *total += sum);
-            total.counts.iter_mut().zip(&chunk.counts).for_each(|(total, count)| *total += count);
-            total.changed += chunk.changed;
-        }
-        total
+        self.points.chunks().zip(labels.par_chunks_mut(CHUNK)).zip(chunks).map(step).sum()
+    }
+
+    /// The sums of the labels, from the rows.
+    fn resum(&self, labels: &[u32], chunks: &mut [Sums], clusters: usize) {
+        let parts = self.points.chunks().zip(labels.par_chunks(CHUNK)).zip(chunks);
+        parts.for_each(|((tiles, labels), sums)| {
+            *sums = Sums::of(tiles, labels, clusters, self.points.width);
+        });
     }
 
     /// Labels and squared distances of all rows, in the precision of the points.
@@ -210,6 +224,27 @@ pub(super) fn nearest_in(
         vectors.run(Nearest { tiles, width, centres, labels, distances });
     });
     (labels, distances)
+}
+
+/// All chunks together, added in their order.
+fn in_order(chunks: &[Sums]) -> Sums {
+    let (first, others) = chunks.split_first().expect("there is at least one row");
+    let mut total = first.clone();
+    for chunk in others {
+        total.sums.iter_mut().zip(&chunk.sums).for_each(|(total, sum)| *total += sum);
+        total.counts.iter_mut().zip(&chunk.counts).for_each(|(total, count)| *total += count);
+    }
+    total
+}
+
+/// The part of the sum of squares (of points around 0) that means explain: what is left is the sum of squared
+/// distances to them.
+fn explained(means: &[f64], counts: &[u64]) -> f64 {
+    let width = means.len() / counts.len();
+    let of_cluster = |(mean, &count): (&[f64], &u64)| {
+        count as f64 * mean.iter().fold(0.0, |sum, value| value.mul_add(*value, sum))
+    };
+    means.chunks_exact(width).zip(counts).map(of_cluster).sum()
 }
 
 /// Sums become means; a centre without rows stays where it was.

@@ -27,6 +27,8 @@ pub struct KMeansOptions {
     pub max_iterations: usize,
     /// Stop when the summed squared shift of the centres is at most this times the mean variance of the columns.
     pub tolerance: f64,
+    /// Stop when an iteration lowers the sum of squared distances by less than this share; 0 for never.
+    pub least_gain: f64,
     /// Key of all draws.
     pub seed: u64,
     /// How starts are found.
@@ -47,6 +49,7 @@ impl KMeansOptions {
             runs: 10,
             max_iterations: 300,
             tolerance: 1e-4,
+            least_gain: 0.0,
             seed: 42,
             init: Init::KmeansPlusPlus,
             precision: Precision::F64,

@@ -78,12 +78,16 @@ fn fifteen_nights_with_a_twentieth_of_customers_replaced_move_few_of_the_others(
         let migration = found.migration.as_ref().unwrap();
         assert_eq!((migration.arrived, migration.left), (leaving.len() as u64, leaving.len() as u64));
         moved.push(migration.moved_share);
+        // Staying put costs little: the fit is nearly as good as one that knows nothing of yesterday.
+        let refresh = found.refresh.as_ref().unwrap();
+        let (warm, cold) = (refresh.warm_inertia.unwrap(), refresh.cold_inertia.unwrap());
+        assert!(warm <= 1.01 * cold, "day {day}: {warm} against {cold}");
         assert_eq!(ids_and_names(&found), first, "day {day}");
         assert!(found.lineage.iter().all(|step| step.event == Event::Survived), "{:?}", found.lineage);
     }
     let mean = moved.iter().sum::<f64>() / moved.len() as f64;
     println!("moved share: mean {mean:.4}, worst {:.4}", moved.iter().copied().fold(0.0, f64::max));
-    assert!(mean <= 0.03 && moved.iter().all(|share| *share <= 0.05), "{moved:?}");
+    assert!(mean <= 0.01 && moved.iter().all(|share| *share <= 0.03), "{moved:?}");
 }
 
 /// Four groups of 100 customers each at the corners of a square; `at` moves them.
