@@ -6,8 +6,11 @@ cd "$(dirname "$0")/.."
 
 cache="${MAINSPRING_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/mainspring}"
 mkdir -p "$cache"
-# Build output outside the checkout, so that a fresh clone does not build the world again.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+# Build output where `cargo run` has left some, or else outside the checkout, so that a fresh clone does not build
+# the world again.
+if [ -z "${CARGO_TARGET_DIR:-}" ] && [ ! -d target/debug/deps ]; then
+    export CARGO_TARGET_DIR="$cache/target"
+fi
 export INSTA_UPDATE=no
 
 say() { printf '\n== %s\n' "$*"; }
