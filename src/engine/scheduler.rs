@@ -27,6 +27,8 @@ pub(super) const FIRES_MAX: usize = 100;
 const DAGS_MAX: u32 = 200;
 /// How often the folder of DAG files is looked at.
 const FILES_EVERY: Duration = Duration::from_secs(2);
+/// How soon to try again what did not succeed.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often the watchdog looks.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// A loop that is late by this much says so.
@@ -140,7 +142,7 @@ impl Scheduler {
                 Ok(wait) => (wait.min(FILES_EVERY), None),
                 Err(error) => {
                     tracing::warn!(%error, "schedules cannot be looked at; trying again");
-                    (work.settings.poll_every.max(Duration::from_secs(1)), Some(error.to_string()))
+                    (AGAIN_AFTER, Some(error.to_string()))
                 }
             };
             due = now.plus(wait);
@@ -180,15 +182,18 @@ impl Loop {
 
     /// Moves on every schedule that is due; answers when to look again.
     async fn fire_due(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
-        let mut more = false;
-        for row in self.control.store().due_dags(now, DAGS_MAX).await? {
+        let rows = self.control.store().due_dags(now, DAGS_MAX).await?;
+        let mut more = rows.len() == DAGS_MAX as usize;
+        for row in rows {
             more |= self.fire(&row, now).await?;
         }
         if more {
             return Ok(now);
         }
-        let poll = now.plus(self.settings.poll_every);
-        Ok(self.control.store().next_fire().await?.map_or(poll, |at| at.min(poll)))
+        let (soon, poll) = (now.plus(AGAIN_AFTER), now.plus(self.settings.poll_every));
+        // What is still due could not be moved on, as one whose version cannot be read: it must not be all we do.
+        let next = self.control.store().next_fire().await?.map(|at| if at > now { at } else { soon });
+        Ok(next.map_or(poll, |at| at.min(poll)))
     }
 
     /// True if anything about DAGs has changed.

@@ -89,6 +89,8 @@ async fn silent_workers(
         if session.running == 0 {
             events.push(AlertEvent::Over { trouble });
             over.push(session.session);
+        } else {
+            control.poll().await;
         }
     }
     Ok(over)
