@@ -1,5 +1,7 @@
 //! The prepared matrix: every value finite, one named column per prepared feature.
 
+use rayon::prelude::*;
+
 /// n × d, column by column. Built by [`Preparation::fit`](super::prepare::Preparation::fit) or from columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
@@ -55,7 +57,12 @@ impl Matrix {
 
     /// Row and column (from 0) of the first value that is not finite.
     pub fn first_not_finite(&self) -> Option<(usize, usize)> {
+        // Without a way out of the loop vectors can carry it.
+        let is_bad = |chunk: &[f64]| chunk.iter().fold(false, |bad, value| bad | !value.is_finite());
         let bad = |(number, column): (usize, &Vec<f64>)| {
+            if !column.par_chunks(1 << 14).any(is_bad) {
+                return None;
+            }
             column.iter().position(|value| !value.is_finite()).map(|row| (row, number))
         };
         self.columns.iter().enumerate().filter_map(bad).min()

@@ -20,6 +20,8 @@ pub(super) enum Purpose {
     Gap,
     /// Choosing the rows of a batch.
     Batch,
+    /// Choosing where a centre moves to.
+    Swapping,
 }
 
 /// A stream of draws, keyed by (seed, run, purpose).

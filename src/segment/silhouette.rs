@@ -100,14 +100,16 @@ pub fn silhouette_samples(points: &Matrix, labels: &[u32]) -> Result<Vec<f64>, U
 
 fn samples(points: &Matrix, labels: &[u32], vectors: Vectors) -> Result<Vec<f64>, Undefined> {
     let groups = Groups::new(points, labels)?;
-    let all = tiled(points, vectors);
-    let references: Vec<Reference> =
-        groups.members.iter().map(|rows| Reference { first: all.select(rows), second: None }).collect();
+    let references: Vec<Reference> = groups
+        .members
+        .iter()
+        .map(|rows| Reference { first: Points::of_rows(points, rows, vectors), second: None })
+        .collect();
     let mut samples = vec![0.0; points.rows()];
     for (own, members) in groups.members.iter().enumerate() {
         let values: Vec<f64> = members
             .par_iter()
-            .map(|&row| evaluate(&all.row(row), own, [true, false], &references).whole)
+            .map(|&row| evaluate(&points.row(row), own, [true, false], &references).whole)
             .collect();
         members.iter().zip(values).for_each(|(&row, value)| samples[row] = value);
     }
@@ -129,7 +131,6 @@ fn sampled(
     vectors: Vectors,
 ) -> Result<(Silhouette, Vec<Vec<f64>>), Undefined> {
     let groups = Groups::new(points, labels)?;
-    let all = tiled(points, vectors);
     let rows = points.rows();
     let shuffled: Vec<Vec<usize>> =
         groups.members.iter().enumerate().map(|(number, members)| by_chance(members, seed, number)).collect();
@@ -139,7 +140,8 @@ fn sampled(
             // Taken from the end: the evaluated rows are taken from the start.
             let taken = &members[members.len().saturating_sub(REFERENCES)..];
             let (first, second) = taken.split_at(taken.len() / 2);
-            Reference { first: all.select(second), second: Some(all.select(first)) }
+            let of_rows = |rows| Points::of_rows(points, rows, vectors);
+            Reference { first: of_rows(second), second: Some(of_rows(first)) }
         })
         .collect();
     let (mut value, mut variance, mut halves, mut evaluated) = (0.0, 0.0, [0.0; 2], 0);
@@ -156,7 +158,7 @@ fn sampled(
             .map(|(place, &row)| {
                 let middle = first_reference + (members.len() - first_reference) / 2;
                 let inside = [place >= middle, place >= first_reference && place < middle];
-                evaluate(&all.row(row), own, inside, &references)
+                evaluate(&points.row(row), own, inside, &references)
             })
             .collect();
         let count = found.len() as f64;
@@ -208,12 +210,7 @@ pub fn silhouette_sqeuclidean(points: &Matrix, labels: &[u32]) -> Result<f64, Un
     Ok(sum / points.rows() as f64)
 }
 
-fn tiled(points: &Matrix, vectors: Vectors) -> Points<f64> {
-    let offsets = vec![0.0; points.width()];
-    Points::new(points.rows(), points.columns(), &offsets, vectors)
-}
-
-fn sum_of_distances(rows: &Points<f64>, point: &[f64]) -> f64 {
+fn sum_of_distances(rows: &Points, point: &[f64]) -> f64 {
     rows.vectors.run(SumOfDistances { rows, point })
 }
 
@@ -227,8 +224,8 @@ fn by_chance(members: &[usize], seed: u64, cluster: usize) -> Vec<usize> {
 
 /// The rows of a cluster that distances are taken to, in two halves or in one.
 struct Reference {
-    first: Points<f64>,
-    second: Option<Points<f64>>,
+    first: Points,
+    second: Option<Points>,
 }
 
 /// A row's silhouette from all references and from each half.

@@ -1,9 +1,11 @@
 //! Hierarchical clustering: the tree of merges, and cutting it.
 //!
 //! Owns the five linkages, the dendrogram in SciPy's numbering, and cuts by number and by height. Ward's
-//! and single linkage work on points in O(n d) memory, the others on the n (n - 1) / 2 distances, by `kodama`.
+//! and single linkage work on points in O(n d) memory, complete and average linkage on the n (n - 1) / 2 distances,
+//! and so does centroid linkage, by `kodama`: its merges can fall, and nearest-neighbour chains need that they rise.
 //! Knows nothing of features or names.
 
+mod pairwise;
 mod single;
 mod ward;
 
@@ -52,9 +54,9 @@ pub(super) fn tree_on(points: &Matrix, linkage: Linkage, vectors: Vectors) -> Re
     match linkage {
         Linkage::Ward => Ok(ward::tree(points, &vec![1.0; points.rows()], vectors)),
         Linkage::Single => Ok(single::tree(points, vectors)),
-        Linkage::Complete => Ok(by_distances(points, kodama::Method::Complete)),
-        Linkage::Average => Ok(by_distances(points, kodama::Method::Average)),
-        Linkage::Centroid => Ok(by_distances(points, kodama::Method::Centroid)),
+        Linkage::Complete => Ok(pairwise::tree(points, pairwise::Rule::Complete, vectors)),
+        Linkage::Average => Ok(pairwise::tree(points, pairwise::Rule::Average, vectors)),
+        Linkage::Centroid => Ok(by_centroids(points)),
     }
 }
 
@@ -82,7 +84,7 @@ fn check(points: &Matrix) -> Result<(), KMeansError> {
     }
 }
 
-fn by_distances(points: &Matrix, method: kodama::Method) -> Tree {
+fn by_centroids(points: &Matrix) -> Tree {
     let rows = points.rows();
     if rows == 1 {
         return Tree { rows, merges: Vec::new() };
@@ -104,7 +106,7 @@ fn by_distances(points: &Matrix, method: kodama::Method) -> Tree {
         }
         part.iter_mut().for_each(|sum| *sum = sum.sqrt());
     });
-    let found = kodama::linkage(&mut distances, rows, method);
+    let found = kodama::linkage(&mut distances, rows, kodama::Method::Centroid);
     let merge = |step: &kodama::Step<f64>| Merge {
         left: step.cluster1.min(step.cluster2),
         right: step.cluster1.max(step.cluster2),

@@ -57,7 +57,12 @@ impl WithSimd for Joined<'_> {
                 }
             }
         }
-        best.1
+        // Something is nearest even when every distance is infinite.
+        if best.1 == usize::MAX {
+            reach.inside.iter().position(|inside| !inside).unwrap_or(0)
+        } else {
+            best.1
+        }
     }
 }
 

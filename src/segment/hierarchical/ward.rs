@@ -31,10 +31,9 @@ impl Active {
 
     /// The place nearest to `from` and its squared height; `before` wins when equal, then the lower place.
     fn nearest(&self, from: usize, before: Option<usize>, vectors: Vectors) -> (usize, f64) {
-        let mut best = match before {
-            Some(before) => (before, self.squared_height(from, before)),
-            None => (usize::MAX, f64::INFINITY),
-        };
+        // Something is nearest even when every height is infinite.
+        let likely = before.unwrap_or(usize::from(from == 0));
+        let mut best = (likely, self.squared_height(from, likely));
         let mut heights = [0.0; BLOCK];
         let count = self.weights.len();
         for first in (0..count).step_by(BLOCK) {

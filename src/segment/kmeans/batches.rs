@@ -1,10 +1,8 @@
 //! k-means on batches of rows (Sculley 2010): each centre is the mean of all rows it was ever given.
 
-use rayon::prelude::*;
-
-use super::lloyd::{Centred, Run, narrowed};
-use super::{KMeansOptions, ordered_sum};
-use crate::segment::points::{CHUNK, Nearest, Points, Real, squared_distance};
+use super::KMeansOptions;
+use super::lloyd::{Centred, Run, labelled};
+use crate::segment::points::{Real, Rows, squared_distance};
 use crate::segment::random::{Draws, Purpose};
 
 /// Batches without a better smoothed inertia after which the run stops.
@@ -20,7 +18,7 @@ impl<T: Real> Centred<'_, T> {
         run: usize,
         options: &KMeansOptions,
     ) -> Run {
-        let (rows, width) = (self.points.rows, self.points.width);
+        let (rows, width) = (self.rows.len(), self.rows.width());
         let batch = batch.min(rows);
         let draws = Draws::new(options.seed, run as u64, Purpose::Batch);
         let mut given = vec![0_u64; centres.len() / width];
@@ -34,7 +32,8 @@ impl<T: Real> Centred<'_, T> {
             let drawn: Vec<usize> =
                 (0..batch as u64).map(|number| (draws.unit(first + number) * rows as f64) as usize).collect();
             iterations += 1;
-            let points = self.points.select(&drawn);
+            let drawn = self.rows.matrix().select(&drawn);
+            let points = Rows::<T>::new(&drawn, self.rows.offsets().to_vec(), self.rows.vectors);
             let BatchSums { sums, counts, inertia } = batch_sums(&points, &centres);
             let before = centres.clone();
             let parts = centres.chunks_exact_mut(width).zip(sums.chunks_exact(width));
@@ -65,21 +64,15 @@ struct BatchSums {
     inertia: f64,
 }
 
-fn batch_sums<T: Real>(points: &Points<T>, centres: &[f64]) -> BatchSums {
-    let (width, narrow) = (points.width, narrowed::<T>(centres));
-    let mut labels = vec![0_u32; points.rows];
-    let mut distances = vec![0.0; points.rows];
-    let parts = labels.par_chunks_mut(CHUNK).zip(distances.par_chunks_mut(CHUNK));
-    points.chunks().zip(parts).for_each(|(tiles, (labels, distances))| {
-        points.vectors.run(Nearest { tiles, width, centres: narrow.as_slice(), labels, distances });
-    });
+fn batch_sums<T: Real>(points: &Rows<'_, T>, centres: &[f64]) -> BatchSums {
+    let width = points.width();
+    let (labels, inertia) = labelled(points, centres);
     let mut found =
-        BatchSums { sums: vec![0.0; centres.len()], counts: vec![0; centres.len() / width], inertia: 0.0 };
+        BatchSums { sums: vec![0.0; centres.len()], counts: vec![0; centres.len() / width], inertia };
     for (row, &label) in labels.iter().enumerate() {
         found.counts[label as usize] += 1;
         let sums = &mut found.sums[label as usize * width..][..width];
-        sums.iter_mut().enumerate().for_each(|(feature, sum)| *sum += points.at(row, feature).wide());
+        sums.iter_mut().zip(points.row(row)).for_each(|(sum, value)| *sum += value.wide());
     }
-    found.inertia = ordered_sum(&distances);
     found
 }

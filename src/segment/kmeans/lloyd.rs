@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{KMeansFit, KMeansOptions, ordered_sum};
+use super::{KMeansFit, KMeansOptions, lanes_sum, ordered_sum};
 use crate::segment::matrix::Matrix;
 use crate::segment::points::{
-    CHUNK, NO_LABEL, Nearest, Points, Real, Step, Sums, TILE, lay_out, squared_distance,
+    CHUNK, Centres, Chunk, NO_LABEL, Nearest, Real, Rows, Step, Sums, squared_distance,
 };
 use crate::segment::random::{Draws, Purpose};
 use crate::segment::vectors::Vectors;
@@ -13,11 +13,9 @@ use crate::segment::vectors::Vectors;
 /// Iterations after which sums are made anew.
 const RESUM: usize = 16;
 
-/// Points moved so that every column's mean is 0, which keeps large offsets out of the arithmetic.
+/// Rows moved so that every column's mean is 0, which keeps large offsets out of the arithmetic.
 pub(in crate::segment) struct Centred<'a, T> {
-    matrix: &'a Matrix,
-    pub(super) points: Points<T>,
-    means: Vec<f64>,
+    pub(super) rows: Rows<'a, T>,
     mean_variance: f64,
 }
 
@@ -32,40 +30,37 @@ impl<'a, T: Real> Centred<'a, T> {
     /// Lays out `matrix`, which has been checked, for the kernel of `options`.
     pub(in crate::segment) fn new(matrix: &'a Matrix, options: &KMeansOptions) -> Self {
         let vectors = options.kernel.vectors().unwrap_or_else(Vectors::detected);
-        let rows = matrix.rows() as f64;
-        let means: Vec<f64> = matrix.columns().iter().map(|column| ordered_sum(column) / rows).collect();
-        let points = Points::new(matrix.rows(), matrix.columns(), &means, vectors);
-        let variance = |(column, mean): (&Vec<f64>, &f64)| {
-            let squares = column
-                .par_chunks(CHUNK)
-                .map(|chunk| chunk.iter().fold(0.0, |sum, value| sum + (value - mean) * (value - mean)));
-            squares.collect::<Vec<f64>>().iter().sum::<f64>() / rows
-        };
-        let total: f64 = matrix.columns().iter().zip(&means).map(variance).sum();
-        Self { matrix, points, mean_variance: total / means.len() as f64, means }
+        let means =
+            matrix.columns().iter().map(|column| ordered_sum(column) / matrix.rows() as f64).collect();
+        let rows = Rows::new(matrix, means, vectors);
+        let mean_variance = rows.squares / (matrix.rows() * matrix.width()) as f64;
+        Self { rows, mean_variance }
     }
 
     /// Centres in centred units, in one slice.
     fn inward(&self, centres: &[Vec<f64>]) -> Vec<f64> {
-        centres.iter().flat_map(|centre| centre.iter().zip(&self.means).map(|(c, mean)| c - mean)).collect()
+        centres
+            .iter()
+            .flat_map(|centre| centre.iter().zip(self.rows.offsets()).map(|(c, mean)| c - mean))
+            .collect()
     }
 
     /// The run as a fit in the matrix's units, without clusters that have no rows. Labels and distances are
     /// decided in `f64` whatever the precision of the points.
     fn outward(&self, run: Run) -> KMeansFit {
-        let width = self.points.width;
-        let (mut labels, distances) = nearest_in(self.matrix, &self.means, &run.centres, self.points.vectors);
+        let (width, means) = (self.rows.width(), self.rows.offsets());
+        let (mut labels, inertia) = labelled(&self.rows.wide(), &run.centres);
         let mut present = vec![false; run.centres.len() / width];
         labels.iter().for_each(|&label| present[label as usize] = true);
         let mut renumbered = vec![0; present.len()];
         let mut centres = Vec::new();
         for (number, centre) in run.centres.chunks_exact(width).enumerate().filter(|(c, _)| present[*c]) {
             renumbered[number] = centres.len() as u32;
-            centres.push(centre.iter().zip(&self.means).map(|(value, mean)| value + mean).collect());
+            centres.push(centre.iter().zip(means).map(|(value, mean)| value + mean).collect());
         }
         labels.iter_mut().for_each(|label| *label = renumbered[*label as usize]);
         let Run { iterations, converged, .. } = run;
-        KMeansFit { centres, labels, inertia: ordered_sum(&distances), iterations, converged }
+        KMeansFit { centres, labels, inertia, iterations, converged }
     }
 
     /// The starting centres of a run, in centred units.
@@ -76,9 +71,10 @@ impl<'a, T: Real> Centred<'a, T> {
     /// The starting centres of a run, in the matrix's units.
     pub(super) fn start_of_run(&self, options: &KMeansOptions, run: usize) -> Vec<Vec<f64>> {
         let start = self.start(options, run);
-        let outward =
-            |centre: &[f64]| centre.iter().zip(&self.means).map(|(value, mean)| value + mean).collect();
-        start.chunks_exact(self.points.width).map(outward).collect()
+        let outward = |centre: &[f64]| {
+            centre.iter().zip(self.rows.offsets()).map(|(value, mean)| value + mean).collect()
+        };
+        start.chunks_exact(self.rows.width()).map(outward).collect()
     }
 
     /// One run from the given centres, in the matrix's units.
@@ -94,37 +90,42 @@ impl<'a, T: Real> Centred<'a, T> {
         }
     }
 
-    /// Several runs from fresh starts; the best, the earlier one when equal.
+    /// Several runs from fresh starts; the best, the earlier one when equal, made better by swaps. One run is one run.
     pub(in crate::segment) fn best_of_runs(&self, options: &KMeansOptions) -> KMeansFit {
-        let mut best: Option<KMeansFit> = None;
-        for number in 0..options.runs {
-            let start = self.start(options, number);
-            let fit = self.outward(self.iterated(start, number, options));
-            if best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
-                best = Some(fit);
+        let run = |number| self.iterated(self.start(options, number), number, options);
+        if options.runs == 1 {
+            return self.outward(run(0));
+        }
+        let mut best: Option<(f64, Run)> = None;
+        for run in (0..options.runs).map(run) {
+            let inertia = ordered_sum(&assigned(&self.rows, &run.centres).1);
+            if best.as_ref().is_none_or(|(least, _)| inertia < *least) {
+                best = Some((inertia, run));
             }
         }
-        best.expect("at least one run was checked for")
+        let (_, best) = best.expect("at least one run was checked for");
+        // Batches are for rows too many for whole passes.
+        self.outward(if options.batch.is_none() { self.swapped(best, options) } else { best })
     }
 
     /// One more centre for a finished fit, chosen as k-means++ would, then Lloyd's iterations.
     pub(in crate::segment) fn grown(&self, fit: &KMeansFit, options: &KMeansOptions) -> KMeansFit {
         let mut centres = self.inward(&fit.centres);
-        let (_, mut closest) = self.assigned(&centres);
+        let (_, mut closest) = assigned(&self.rows, &centres);
         let draws = Draws::new(options.seed, options.clusters as u64, Purpose::Growing);
         let row = self.next_centre(&mut closest, options.clusters, draws, 0);
-        centres.extend(self.points.row(row).into_iter().map(T::wide));
+        centres.extend(self.rows.row(row).into_iter().map(T::wide));
         self.outward(self.lloyd(centres, options))
     }
 
     /// Lloyd's iterations from `centres` (k × d, centred units).
-    fn lloyd(&self, mut centres: Vec<f64>, options: &KMeansOptions) -> Run {
-        let (width, clusters) = (self.points.width, centres.len() / self.points.width);
+    pub(super) fn lloyd(&self, mut centres: Vec<f64>, options: &KMeansOptions) -> Run {
+        let (width, clusters) = (self.rows.width(), centres.len() / self.rows.width());
         let limit = options.tolerance * self.mean_variance;
-        let total = self.mean_variance * (width * self.points.rows) as f64;
+        let total = self.mean_variance * (width * self.rows.len()) as f64;
         let mut spread = f64::INFINITY;
-        let mut labels = vec![NO_LABEL; self.points.rows];
-        let mut chunks = vec![Sums::none(clusters, width); self.points.rows.div_ceil(CHUNK)];
+        let mut labels = vec![NO_LABEL; self.rows.len()];
+        let mut chunks = vec![Sums::none(clusters, width); self.rows.len().div_ceil(CHUNK)];
         let (mut iterations, mut converged) = (0, false);
         while iterations < options.max_iterations && !converged {
             iterations += 1;
@@ -148,32 +149,17 @@ impl<'a, T: Real> Centred<'a, T> {
 
     /// Assigns every row and moves those whose label changed from sum to sum; how many they are.
     fn step(&self, centres: &[f64], labels: &mut [u32], chunks: &mut [Sums]) -> usize {
-        let width = self.points.width;
-        let narrow = narrowed::<T>(centres);
-        let step = |((tiles, labels), sums): ((&[T], &mut [u32]), &mut Sums)| {
-            self.points.vectors.run(Step { tiles, width, centres: narrow.as_slice(), labels, sums })
+        let centres = &Centres::new(centres, self.rows.width());
+        let step = |((chunk, labels), sums): ((Chunk<'_, T>, &mut [u32]), &mut Sums)| {
+            self.rows.vectors.run(Step { chunk, centres, labels, sums })
         };
-        self.points.chunks().zip(labels.par_chunks_mut(CHUNK)).zip(chunks).map(step).sum()
+        self.rows.chunks().zip(labels.par_chunks_mut(CHUNK)).zip(chunks).map(step).sum()
     }
 
     /// The sums of the labels, from the rows.
     fn resum(&self, labels: &[u32], chunks: &mut [Sums], clusters: usize) {
-        let parts = self.points.chunks().zip(labels.par_chunks(CHUNK)).zip(chunks);
-        parts.for_each(|((tiles, labels), sums)| {
-            *sums = Sums::of(tiles, labels, clusters, self.points.width);
-        });
-    }
-
-    /// Labels and squared distances of all rows, in the precision of the points.
-    pub(super) fn assigned(&self, centres: &[f64]) -> (Vec<u32>, Vec<f64>) {
-        let (width, narrow) = (self.points.width, narrowed::<T>(centres));
-        let mut labels = vec![0; self.points.rows];
-        let mut distances = vec![0.0; self.points.rows];
-        let parts = labels.par_chunks_mut(CHUNK).zip(distances.par_chunks_mut(CHUNK));
-        self.points.chunks().zip(parts).for_each(|(tiles, (labels, distances))| {
-            self.points.vectors.run(Nearest { tiles, width, centres: &narrow, labels, distances });
-        });
-        (labels, distances)
+        let parts = self.rows.chunks().zip(labels.par_chunks(CHUNK)).zip(chunks);
+        parts.for_each(|((chunk, labels), sums)| *sums = Sums::of(chunk, labels, clusters));
     }
 
     /// Gives each empty centre the row farthest from its own centre, as scikit-learn does: distance falling,
@@ -183,16 +169,16 @@ impl<'a, T: Real> Centred<'a, T> {
         if empty.is_empty() {
             return;
         }
-        let (_, distances) = self.assigned(centres);
-        let mut rows: Vec<usize> = (0..self.points.rows).collect();
+        let (_, distances) = assigned(&self.rows, centres);
+        let mut rows: Vec<usize> = (0..self.rows.len()).collect();
         rows.sort_by(|&left, &right| distances[right].total_cmp(&distances[left]).then(left.cmp(&right)));
         if distances[rows[0]] == 0.0 {
             return;
         }
-        let width = self.points.width;
+        let width = self.rows.width();
         for (&row, &cluster) in rows.iter().zip(&empty) {
             let donor = labels[row] as usize;
-            let point: Vec<f64> = self.points.row(row).into_iter().map(T::wide).collect();
+            let point: Vec<f64> = self.rows.row(row).into_iter().map(T::wide).collect();
             sums[donor * width..][..width].iter_mut().zip(&point).for_each(|(sum, value)| *sum -= value);
             sums[cluster * width..][..width].copy_from_slice(&point);
             counts[donor] -= 1;
@@ -201,29 +187,28 @@ impl<'a, T: Real> Centred<'a, T> {
     }
 }
 
-/// Values in the precision of the points.
-pub(super) fn narrowed<T: Real>(values: &[f64]) -> Vec<T> {
-    values.iter().map(|&value| T::of(value)).collect()
-}
-
-/// Labels and squared distances of all rows less `offsets`, in `f64`: tiles are made as they are needed.
-pub(super) fn nearest_in(
-    matrix: &Matrix,
-    offsets: &[f64],
-    centres: &[f64],
-    vectors: Vectors,
-) -> (Vec<u32>, Vec<f64>) {
-    let (rows, width) = (matrix.rows(), matrix.width());
-    let mut labels = vec![0; rows];
-    let mut distances = vec![0.0; rows];
-    let parts = labels.par_chunks_mut(CHUNK).zip(distances.par_chunks_mut(CHUNK)).enumerate();
-    parts.for_each_init(Vec::new, |tiles: &mut Vec<f64>, (chunk, (labels, distances))| {
-        tiles.clear();
-        tiles.resize(labels.len().div_ceil(TILE) * TILE * width, 0.0);
-        lay_out(chunk * CHUNK, rows, matrix.columns(), offsets, tiles);
-        vectors.run(Nearest { tiles, width, centres, labels, distances });
+/// Labels and squared distances of all rows, in the precision of the rows. `centres` is k × width.
+pub(super) fn assigned<T: Real>(rows: &Rows<'_, T>, centres: &[f64]) -> (Vec<u32>, Vec<f64>) {
+    let centres = &Centres::new(centres, rows.width());
+    let (mut labels, mut distances) = (vec![0; rows.len()], vec![0.0; rows.len()]);
+    let parts = labels.par_chunks_mut(CHUNK).zip(distances.par_chunks_mut(CHUNK));
+    rows.chunks().zip(parts).for_each(|(chunk, (labels, distances))| {
+        rows.vectors.run(Nearest { chunk, centres, labels, distances });
     });
     (labels, distances)
+}
+
+/// As [`assigned`], with the sum of the distances in their place.
+pub(super) fn labelled<T: Real>(rows: &Rows<'_, T>, centres: &[f64]) -> (Vec<u32>, f64) {
+    let centres = &Centres::new(centres, rows.width());
+    let mut labels = vec![0; rows.len()];
+    let sums = rows.chunks().zip(labels.par_chunks_mut(CHUNK)).map(|(chunk, labels)| {
+        let mut distances = vec![0.0; labels.len()];
+        rows.vectors.run(Nearest { chunk, centres, labels, distances: &mut distances });
+        lanes_sum(&distances)
+    });
+    let sums: Vec<f64> = sums.collect();
+    (labels, sums.iter().sum())
 }
 
 /// All chunks together, added in their order.

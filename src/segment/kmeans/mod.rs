@@ -7,13 +7,14 @@
 mod batches;
 mod lloyd;
 mod seeding;
+mod swap;
 
 use rayon::prelude::*;
 
 use super::matrix::Matrix;
-use super::points::CHUNK;
+use super::points::{CHUNK, Rows};
 use super::spec::{Init, Precision};
-use super::vectors::Kernel;
+use super::vectors::{Kernel, Vectors};
 pub(super) use lloyd::Centred;
 
 /// How to fit.
@@ -198,8 +199,8 @@ pub fn starts(points: &Matrix, options: &KMeansOptions, run: usize) -> Result<Ve
 ///
 /// `centres` is k × d with k at least 1 and d the width of `points`; no row is left out.
 pub fn nearest(points: &Matrix, centres: &[Vec<f64>]) -> (Vec<u32>, Vec<f64>) {
-    let offsets = vec![0.0; points.width()];
-    lloyd::nearest_in(points, &offsets, &centres.concat(), super::vectors::Vectors::detected())
+    let rows = Rows::<f64>::new(points, vec![0.0; points.width()], Vectors::detected());
+    lloyd::assigned(&rows, &centres.concat())
 }
 
 fn check(points: &Matrix, options: &KMeansOptions) -> Result<(), KMeansError> {
@@ -221,5 +222,17 @@ fn check(points: &Matrix, options: &KMeansOptions) -> Result<(), KMeansError> {
 
 /// Sum in chunks of 8,192 rows, reduced in order.
 pub(super) fn ordered_sum(values: &[f64]) -> f64 {
-    values.par_chunks(CHUNK).map(|chunk| chunk.iter().sum::<f64>()).collect::<Vec<_>>().iter().sum()
+    values.par_chunks(CHUNK).map(lanes_sum).collect::<Vec<_>>().iter().sum()
+}
+
+/// Sum in eight lanes, which any vectors can carry; then of the lanes in their order.
+fn lanes_sum(values: &[f64]) -> f64 {
+    let (eights, rest) = values.as_chunks::<8>();
+    let mut lanes = [0.0; 8];
+    for eight in eights {
+        for place in 0..8 {
+            lanes[place] += eight[place];
+        }
+    }
+    lanes.iter().chain(rest).sum()
 }

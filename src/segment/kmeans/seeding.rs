@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::lloyd::Centred;
+use super::lloyd::{Centred, assigned};
 use crate::segment::points::{CHUNK, Lower, Potentials, Real};
 use crate::segment::random::Draws;
 use crate::segment::spec::Init;
@@ -23,7 +23,7 @@ impl<T: Real> Centred<'_, T> {
             Init::KmeansParallel => self.parallel(clusters, draws),
             Init::Random => {
                 let mut drawn: Vec<(u64, usize)> =
-                    (0..self.points.rows).map(|row| (draws.bits(row as u64), row)).collect();
+                    (0..self.rows.len()).map(|row| (draws.bits(row as u64), row)).collect();
                 drawn.sort_unstable();
                 drawn[..clusters].iter().flat_map(|(_, row)| self.wide_row(*row)).collect()
             }
@@ -31,14 +31,14 @@ impl<T: Real> Centred<'_, T> {
     }
 
     fn wide_row(&self, row: usize) -> Vec<f64> {
-        self.points.row(row).into_iter().map(T::wide).collect()
+        self.rows.row(row).into_iter().map(T::wide).collect()
     }
 
     /// Greedy k-means++.
     fn plus_plus(&self, clusters: usize, draws: Draws) -> Vec<f64> {
-        let first = (draws.unit(0) * self.points.rows as f64) as usize;
+        let first = (draws.unit(0) * self.rows.len() as f64) as usize;
         let mut centres = self.wide_row(first);
-        let mut closest = vec![f64::INFINITY; self.points.rows];
+        let mut closest = vec![f64::INFINITY; self.rows.len()];
         self.lower(&mut closest, first);
         for number in 1..clusters {
             let counter = 1 + (number * trials(clusters)) as u64;
@@ -76,11 +76,11 @@ impl<T: Real> Centred<'_, T> {
 
     /// The sum of distances if each of `rows` alone were added.
     fn potentials(&self, closest: &[f64], rows: &[usize]) -> Vec<f64> {
-        let points: Vec<T> = rows.iter().flat_map(|&row| self.points.row(row)).collect();
-        let width = self.points.width;
-        let chunks = self.points.chunks().zip(closest.par_chunks(CHUNK)).map(|(tiles, closest)| {
-            self.points.vectors.run(Potentials { tiles, width, points: &points, closest })
-        });
+        let points: Vec<T> = rows.iter().flat_map(|&row| self.rows.row(row)).collect();
+        let chunks =
+            self.rows.chunks().zip(closest.par_chunks(CHUNK)).map(|(chunk, closest)| {
+                self.rows.vectors.run(Potentials { chunk, points: &points, closest })
+            });
         let mut total = vec![0.0; rows.len()];
         for chunk in chunks.collect::<Vec<_>>() {
             total.iter_mut().zip(chunk).for_each(|(total, sum)| *total += sum);
@@ -90,18 +90,18 @@ impl<T: Real> Centred<'_, T> {
 
     /// Lowers every row's distance to that of `row` where it is nearer.
     fn lower(&self, closest: &mut [f64], row: usize) {
-        let (point, width) = (self.points.row(row), self.points.width);
-        self.points.chunks().zip(closest.par_chunks_mut(CHUNK)).for_each(|(tiles, closest)| {
-            self.points.vectors.run(Lower { tiles, width, point: &point, closest });
+        let point = self.rows.row(row);
+        self.rows.chunks().zip(closest.par_chunks_mut(CHUNK)).for_each(|(chunk, closest)| {
+            self.rows.vectors.run(Lower { chunk, point: &point, closest });
         });
     }
 
     /// k-means||: in each round every row is a candidate with a chance in proportion to its distance; the
     /// candidates, each as heavy as the rows nearest to it, are then seeded by k-means++ among themselves.
     fn parallel(&self, clusters: usize, draws: Draws) -> Vec<f64> {
-        let first = (draws.unit(0) * self.points.rows as f64) as usize;
+        let first = (draws.unit(0) * self.rows.len() as f64) as usize;
         let mut candidates = vec![first];
-        let mut closest = vec![f64::INFINITY; self.points.rows];
+        let mut closest = vec![f64::INFINITY; self.rows.len()];
         self.lower(&mut closest, first);
         for round in 1..=ROUNDS as u64 {
             let sums: Vec<f64> = closest.par_chunks(CHUNK).map(|chunk| chunk.iter().sum()).collect();
@@ -115,16 +115,16 @@ impl<T: Real> Centred<'_, T> {
         }
         candidates.sort_unstable();
         candidates.dedup();
-        let width = self.points.width;
+        let width = self.rows.width();
         let centres: Vec<f64> = candidates.iter().flat_map(|&row| self.wide_row(row)).collect();
         let mut weights = vec![0.0; candidates.len()];
-        self.assigned(&centres).0.iter().for_each(|&label| weights[label as usize] += 1.0);
+        assigned(&self.rows, &centres).0.iter().for_each(|&label| weights[label as usize] += 1.0);
         let rows: Vec<&[f64]> = centres.chunks_exact(width).collect();
         let mut chosen = weighted_plus_plus(&rows, &weights, clusters, draws);
         if chosen.len() < clusters {
             // Fewer candidates than clusters: the rest as k-means++ would choose.
             let mut closest =
-                self.assigned(&chosen.iter().flat_map(|&at| rows[at].to_vec()).collect::<Vec<_>>()).1;
+                assigned(&self.rows, &chosen.iter().flat_map(|&at| rows[at].to_vec()).collect::<Vec<_>>()).1;
             let mut all: Vec<f64> = chosen.drain(..).flat_map(|at| rows[at].to_vec()).collect();
             while all.len() < clusters * width {
                 let counter = 2 * ROUND_STRIDE * ROUNDS as u64 + all.len() as u64;

@@ -58,10 +58,9 @@ fn default_settings_reach_the_best_of_fifty_scikit_learn_starts_on_twelve_data_s
     for Bar { name, points, clusters, best, worst_of_tens, .. } in bars {
         let ratios = ratios(&points, best, &defaults(clusters));
         println!("{name}: median {:.5}, worst {:.5}, theirs {worst_of_tens:.5}", ratios[10], ratios[19]);
-        // Where groups run into each other ten starts may all miss the best of fifty, scikit-learn's as well.
-        let worst = worst_of_tens.max(1.01);
-        // The default tolerance stops before the last digits.
-        assert!(ratios[10] <= 1.0015 && ratios[19] <= worst, "{name}: {ratios:?}");
+        // Among many equal rows ten starts and a few swaps may all miss the best of fifty, as ten of theirs do.
+        let worst = if name == "duplicates" { worst_of_tens } else { 1.01 };
+        assert!(ratios[10] <= 1.001 && ratios[19] <= worst, "{name}: {ratios:?}");
     }
 }
 
