@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ pub(crate) struct Served {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) child: Child,
     lines: mpsc::Receiver<String>,
+    /// Lines that came before the server said that it serves: DAGs may be taken up by then.
+    early: RefCell<VecDeque<String>>,
     database: Vec<String>,
 }
 
@@ -55,8 +59,14 @@ impl Served {
         let (said, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
-        let served = Self { folder, child, lines, database };
-        served.until_said("mainspring serves");
+        let served = Self { folder, child, lines, early: RefCell::default(), database };
+        let mut early = VecDeque::new();
+        let serves = served.until_line(|line| {
+            early.push_back(line.to_owned());
+            line.contains("mainspring serves")
+        });
+        assert!(serves, "the server never said that it serves");
+        served.early.replace(early);
         served
     }
 
@@ -68,13 +78,17 @@ impl Served {
 
     /// Waits for a line of the server's log.
     pub(crate) fn until_said(&self, text: &str) {
+        assert!(self.until_line(|line| line.contains(text)), "the server never said `{text}`");
+    }
+
+    /// Reads lines of the log up to the first that is `wanted`; whether there was one.
+    fn until_line(&self, mut wanted: impl FnMut(&str) -> bool) -> bool {
         let deadline = Instant::now() + PATIENCE;
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            if line.contains(text) {
-                return;
-            }
-        }
-        panic!("the server never said `{text}`");
+        let next = || {
+            let early = self.early.borrow_mut().pop_front();
+            early.or_else(|| self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok())
+        };
+        std::iter::from_fn(next).any(|line| wanted(&line))
     }
 
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
