@@ -1,7 +1,7 @@
 //! Hierarchical clustering: the tree of merges, and cutting it.
 //!
 //! Owns the five linkages, the dendrogram in SciPy's numbering, and cuts by number and by height. Ward's
-//! and single linkage work on points in O(n d) memory, complete and average linkage on the n (n - 1) / 2 distances,
+//! and single linkage work on points in O(n d) memory, complete and average linkage on at most n² / 2 distances,
 //! and so does centroid linkage, by `kodama`: its merges can fall, and nearest-neighbour chains need that they rise.
 //! Knows nothing of features or names.
 
