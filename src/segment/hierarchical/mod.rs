@@ -5,6 +5,7 @@
 //! and so does centroid linkage, by `kodama`: its merges can fall, and nearest-neighbour chains need that they rise.
 //! Knows nothing of features or names.
 
+mod blocks;
 mod pairwise;
 mod single;
 mod ward;

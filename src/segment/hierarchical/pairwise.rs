@@ -10,7 +10,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Tree;
-use super::single::{BLOCK, Block, Points, least};
+use super::blocks::{BLOCK, Block, Points, least};
 use super::ward::numbered;
 use crate::segment::matrix::Matrix;
 use crate::segment::vectors::Vectors;

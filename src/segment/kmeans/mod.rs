@@ -22,7 +22,8 @@ pub(super) use lloyd::Centred;
 pub struct KMeansOptions {
     /// Number of clusters, at least 1 and at most the number of rows.
     pub clusters: usize,
-    /// Independent runs; the one with the least inertia is kept, the earlier one when equal.
+    /// Independent runs; the one with the least inertia is kept, the earlier one when equal. Of several the best is
+    /// then made better by moving single centres, unless there are batches.
     pub runs: usize,
     /// Most Lloyd iterations per run.
     pub max_iterations: usize,

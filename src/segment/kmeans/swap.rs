@@ -25,26 +25,25 @@ impl<T: Real> Centred<'_, T> {
         }
         let draws = Draws::new(options.seed, clusters as u64, Purpose::Swapping);
         let (mut best, mut failures, mut swaps) = (run, 0, 0);
-        let (_, mut closest) = assigned(&self.rows, &best.centres);
-        let mut inertia = ordered_sum(&closest);
+        let (_, mut distances) = assigned(&self.rows, &best.centres);
+        let mut inertia = ordered_sum(&distances);
         let mut missed = self.least_missed(&best.centres);
         while failures < PATIENCE {
-            let row = self.next_centre(&mut closest, clusters, draws, swaps * DRAWS);
+            let row = self.next_centre(&mut distances.clone(), clusters, draws, swaps * DRAWS);
             swaps += 1;
             let moved = missed[failures as usize % clusters];
             let mut centres = best.centres.clone();
             let point = self.rows.row(row).into_iter().map(T::wide);
             centres[moved * width..][..width].iter_mut().zip(point).for_each(|(slot, value)| *slot = value);
             let tried = self.lloyd(centres, options);
-            let (_, distances) = assigned(&self.rows, &tried.centres);
-            let found = ordered_sum(&distances);
+            let (_, of_tried) = assigned(&self.rows, &tried.centres);
+            let found = ordered_sum(&of_tried);
             if found < inertia * (1.0 - LEAST_GAIN) {
                 (best, inertia, failures) = (tried, found, 0);
                 missed = self.least_missed(&best.centres);
-                closest = distances;
+                distances = of_tried;
             } else {
                 failures += 1;
-                closest = assigned(&self.rows, &best.centres).1;
             }
         }
         best

@@ -30,6 +30,8 @@ pub(super) trait Real: Copy + Default + PartialOrd + Send + Sync + 'static {
     const KEPT: bool;
     /// The distance from 1 to the next number.
     const EPSILON: Self;
+    /// The least number that has all its digits.
+    const SMALLEST: Self;
 
     fn of(value: f64) -> Self;
     fn wide(self) -> f64;
@@ -76,6 +78,7 @@ macro_rules! real {
             const FAR: Self = $name::INFINITY;
             const KEPT: bool = $kept;
             const EPSILON: Self = $name::EPSILON;
+            const SMALLEST: Self = $name::MIN_POSITIVE;
 
             #[inline(always)]
             fn of(value: f64) -> Self {

@@ -37,7 +37,8 @@ impl<T: Real> Centres<T> {
             halves: squares.iter().map(|square| T::of(square / 2.0)).collect(),
             values,
             share,
-            least: share * largest,
+            // Products below the smallest number lose digits whatever they are compared with.
+            least: share * largest + (width + 6) as f64 * T::SMALLEST.wide(),
         }
     }
 }
@@ -361,6 +362,7 @@ mod tests {
             // Far from the origin what is compared is lost in rounding, and distances are not.
             check(rows, width, clusters, |unit| 1e6 + unit);
             check(rows, width, clusters, |unit| (unit - 0.5) * 1e-12);
+            check(rows, width, clusters, |unit| (unit - 0.5) * 1e-21);
             // Squares overflow: in `f32`, then in both.
             check(rows, width, clusters, |unit| (unit - 0.5) * 1e25);
             check(rows, width, clusters, |unit| (unit - 0.5) * 1e200);
