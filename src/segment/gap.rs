@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::kmeans::{KMeansOptions, best_of_runs};
+use super::kmeans::{KMeansOptions, kmeans};
 use super::matrix::Matrix;
 use super::principal::Components;
 use super::random::{Draws, Purpose};
@@ -57,7 +57,7 @@ pub(super) fn gap_statistic(sample: &Matrix, range: &[usize], options: &KMeansOp
         .collect();
     let logs = |points: &Matrix| -> Option<Vec<f64>> {
         let dispersion = |&clusters: &usize| {
-            let fit = best_of_runs(points, &KMeansOptions { clusters, runs: RUNS, ..options.clone() });
+            let fit = kmeans(points, &KMeansOptions { clusters, runs: RUNS, ..options.clone() }).ok()?;
             (fit.inertia > 0.0).then(|| fit.inertia.ln())
         };
         range.iter().map(dispersion).collect()

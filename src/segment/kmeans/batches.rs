@@ -33,7 +33,7 @@ impl<T: Real> Centred<'_, T> {
                 (0..batch as u64).map(|number| (draws.unit(first + number) * rows as f64) as usize).collect();
             iterations += 1;
             let drawn = self.rows.matrix().select(&drawn);
-            let points = Rows::<T>::new(&drawn, self.rows.offsets().to_vec(), self.rows.vectors);
+            let points = Rows::<T>::once(&drawn, self.rows.offsets().to_vec(), self.rows.vectors);
             let BatchSums { sums, counts, inertia } = batch_sums(&points, &centres);
             let before = centres.clone();
             let parts = centres.chunks_exact_mut(width).zip(sums.chunks_exact(width));

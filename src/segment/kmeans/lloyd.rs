@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{KMeansFit, KMeansOptions, lanes_sum, ordered_sum};
+use super::{KMeansError, KMeansFit, KMeansOptions, lanes_sum, ordered_sum};
 use crate::segment::matrix::Matrix;
 use crate::segment::points::{
     CHUNK, Centres, Chunk, NO_LABEL, Nearest, Real, Rows, Step, Sums, squared_distance,
@@ -11,7 +11,7 @@ use crate::segment::random::{Draws, Purpose};
 use crate::segment::vectors::Vectors;
 
 /// Iterations after which sums are made anew.
-const RESUM: usize = 16;
+const RESUM: usize = 64;
 
 /// Rows moved so that every column's mean is 0, which keeps large offsets out of the arithmetic.
 pub(in crate::segment) struct Centred<'a, T> {
@@ -27,12 +27,22 @@ pub(super) struct Run {
 }
 
 impl<'a, T: Real> Centred<'a, T> {
-    /// Lays out `matrix`, which has been checked, for the kernel of `options`.
+    /// As [`new`](Self::new), of a matrix whose values may not be finite.
+    pub(super) fn checked(matrix: &'a Matrix, options: &KMeansOptions) -> Result<Self, KMeansError> {
+        let centred = Self::new(matrix, options);
+        // One value that is not finite shows in the mean of its column, and so in all its squares.
+        match (!centred.rows.squares.is_finite()).then(|| matrix.first_not_finite()).flatten() {
+            Some((row, column)) => Err(KMeansError::NotFinite { row, column }),
+            None => Ok(centred),
+        }
+    }
+
+    /// Lays out `matrix`, all of which is finite, for the kernel of `options`.
     pub(in crate::segment) fn new(matrix: &'a Matrix, options: &KMeansOptions) -> Self {
         let vectors = options.kernel.vectors().unwrap_or_else(Vectors::detected);
         let means =
             matrix.columns().iter().map(|column| ordered_sum(column) / matrix.rows() as f64).collect();
-        let rows = Rows::new(matrix, means, vectors);
+        let rows = Rows::kept(matrix, means, vectors);
         let mean_variance = rows.squares / (matrix.rows() * matrix.width()) as f64;
         Self { rows, mean_variance }
     }

@@ -147,15 +147,10 @@ impl From<linfa::Error> for KMeansError {
 /// [`KMeansError`] when a count is 0, rows are too few, a value is not finite or the kernel is not there.
 pub fn kmeans(points: &Matrix, options: &KMeansOptions) -> Result<KMeansFit, KMeansError> {
     check(points, options)?;
-    Ok(best_of_runs(points, options))
-}
-
-/// As [`kmeans`], after its checks.
-pub(super) fn best_of_runs(points: &Matrix, options: &KMeansOptions) -> KMeansFit {
-    match options.precision {
-        Precision::F32 => Centred::<f32>::new(points, options).best_of_runs(options),
-        Precision::F64 => Centred::<f64>::new(points, options).best_of_runs(options),
-    }
+    Ok(match options.precision {
+        Precision::F32 => Centred::<f32>::checked(points, options)?.best_of_runs(options),
+        Precision::F64 => Centred::<f64>::checked(points, options)?.best_of_runs(options),
+    })
 }
 
 /// Groups the rows of `points` by one run from the given centres (k × d, in the units of the matrix).
@@ -179,8 +174,8 @@ pub fn kmeans_from(
         }
     }
     Ok(match options.precision {
-        Precision::F32 => Centred::<f32>::new(points, options).run_from(centres, options),
-        Precision::F64 => Centred::<f64>::new(points, options).run_from(centres, options),
+        Precision::F32 => Centred::<f32>::checked(points, options)?.run_from(centres, options),
+        Precision::F64 => Centred::<f64>::checked(points, options)?.run_from(centres, options),
     })
 }
 
@@ -191,8 +186,8 @@ pub fn kmeans_from(
 pub fn starts(points: &Matrix, options: &KMeansOptions, run: usize) -> Result<Vec<Vec<f64>>, KMeansError> {
     check(points, options)?;
     Ok(match options.precision {
-        Precision::F32 => Centred::<f32>::new(points, options).start_of_run(options, run),
-        Precision::F64 => Centred::<f64>::new(points, options).start_of_run(options, run),
+        Precision::F32 => Centred::<f32>::checked(points, options)?.start_of_run(options, run),
+        Precision::F64 => Centred::<f64>::checked(points, options)?.start_of_run(options, run),
     })
 }
 
@@ -200,10 +195,11 @@ pub fn starts(points: &Matrix, options: &KMeansOptions, run: usize) -> Result<Ve
 ///
 /// `centres` is k × d with k at least 1 and d the width of `points`; no row is left out.
 pub fn nearest(points: &Matrix, centres: &[Vec<f64>]) -> (Vec<u32>, Vec<f64>) {
-    let rows = Rows::<f64>::new(points, vec![0.0; points.width()], Vectors::detected());
+    let rows = Rows::<f64>::once(points, vec![0.0; points.width()], Vectors::detected());
     lloyd::assigned(&rows, &centres.concat())
 }
 
+/// All but the values.
 fn check(points: &Matrix, options: &KMeansOptions) -> Result<(), KMeansError> {
     if points.width() == 0 {
         return Err(KMeansError::NoColumns);
@@ -215,10 +211,7 @@ fn check(points: &Matrix, options: &KMeansOptions) -> Result<(), KMeansError> {
     if !options.kernel.is_available() {
         return Err(KMeansError::NoKernel(options.kernel));
     }
-    match points.first_not_finite() {
-        Some((row, column)) => Err(KMeansError::NotFinite { row, column }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Sum in chunks of 8,192 rows, reduced in order.

@@ -2,7 +2,8 @@
 //!
 //! Owns the tiles and the kernels over them (nearest centre, distances to points, sums per label), in both
 //! precisions. Lanes are rows, so every row's distance is the same chain of fused multiply-adds at any vector
-//! width; sums are kept in `f64`.
+//! width; sums are kept in `f64`. Tiles are kept in `f32` for either precision: they halve what a pass reads, and
+//! decide nearly every label in `f64` as well.
 
 mod distances;
 mod nearest;
@@ -25,15 +26,14 @@ pub(super) const CHUNK: usize = TILE * CHUNK_TILES;
 pub(super) trait Real: Copy + Default + PartialOrd + Send + Sync + 'static {
     type Vector<S: Simd>: Copy;
     const FAR: Self;
-    /// Whether tiles are worth keeping. In `f64` they would be a second copy of the matrix, and making each anew costs
-    /// about what memory costs to read; in `f32` they halve what every pass reads.
-    const KEPT: bool;
     /// The distance from 1 to the next number.
     const EPSILON: Self;
     /// The least number that has all its digits.
     const SMALLEST: Self;
 
     fn of(value: f64) -> Self;
+    /// Numbers kept in `f32` as such, if they are all that there is to know.
+    fn of_narrow(values: &[f32]) -> Option<&[Self]>;
     fn wide(self) -> f64;
     /// A whole number below 2²³ as such.
     fn whole(self) -> u32;
@@ -72,17 +72,21 @@ pub(super) trait Real: Copy + Default + PartialOrd + Send + Sync + 'static {
 
 macro_rules! real {
     ($name:ident, $vector:ident, $as:ident, $as_mut:ident, $splat:ident, $sub:ident, $fma:ident, $less:ident,
-     $select:ident, $min:ident, $max:ident, $least:ident, $less_product:ident, $magic:expr, $kept:expr) => {
+     $select:ident, $min:ident, $max:ident, $least:ident, $less_product:ident, $magic:expr, $of_narrow:expr) => {
         impl Real for $name {
             type Vector<S: Simd> = S::$vector;
             const FAR: Self = $name::INFINITY;
-            const KEPT: bool = $kept;
             const EPSILON: Self = $name::EPSILON;
             const SMALLEST: Self = $name::MIN_POSITIVE;
 
             #[inline(always)]
             fn of(value: f64) -> Self {
                 value as $name
+            }
+
+            #[inline(always)]
+            fn of_narrow(values: &[f32]) -> Option<&[Self]> {
+                $of_narrow(values)
             }
 
             #[inline(always)]
@@ -188,7 +192,7 @@ real!(
     reduce_min_f32s,
     negate_mul_add_f32s,
     8_388_608.0,
-    true
+    Some
 );
 real!(
     f64,
@@ -205,7 +209,7 @@ real!(
     reduce_min_f64s,
     negate_mul_add_f64s,
     4_503_599_627_370_496.0,
-    false
+    |_| None
 );
 
 /// The squared distance as a chain of fused multiply-adds in feature order: bit for bit what the kernels give.

@@ -1,5 +1,8 @@
 //! The rows of a matrix, moved so that every column's mean is 0, as tiles.
 
+use std::marker::PhantomData;
+use std::sync::Arc;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -7,48 +10,63 @@ use super::{CHUNK, Real, TILE};
 use crate::segment::matrix::Matrix;
 use crate::segment::vectors::Vectors;
 
-/// A matrix less an offset for each column. Tiles are kept if they are worth it, or else made when they are needed.
+/// A matrix less an offset for each column.
 pub(in crate::segment) struct Rows<'a, T> {
     matrix: &'a Matrix,
     offsets: Vec<f64>,
-    kept: Option<Vec<T>>,
+    /// All tiles in `f32`, if they are kept; what is not is made when it is needed.
+    narrow: Option<Arc<Vec<f32>>>,
     /// For each tile the largest squared length of a row.
-    largest: Vec<f64>,
+    largest: Arc<[f64]>,
     /// Sum of the squared lengths of all rows.
     pub(in crate::segment) squares: f64,
     pub(in crate::segment) vectors: Vectors,
+    precision: PhantomData<T>,
 }
 
 impl<'a, T: Real> Rows<'a, T> {
-    pub(in crate::segment) fn new(matrix: &'a Matrix, offsets: Vec<f64>, vectors: Vectors) -> Self {
-        let mut rows = Self { matrix, offsets, kept: None, largest: Vec::new(), squares: 0.0, vectors };
-        let tiles = matrix.rows().div_ceil(TILE);
+    /// Rows to be looked at once.
+    pub(in crate::segment) fn once(matrix: &'a Matrix, offsets: Vec<f64>, vectors: Vectors) -> Self {
+        Self::laid_out(matrix, offsets, vectors, false)
+    }
+
+    /// Rows to be looked at again and again.
+    pub(in crate::segment) fn kept(matrix: &'a Matrix, offsets: Vec<f64>, vectors: Vectors) -> Self {
+        Self::laid_out(matrix, offsets, vectors, true)
+    }
+
+    fn laid_out(matrix: &'a Matrix, offsets: Vec<f64>, vectors: Vectors, keep: bool) -> Self {
+        let precision = PhantomData;
+        let mut rows =
+            Self { matrix, offsets, narrow: None, largest: Arc::default(), squares: 0.0, vectors, precision };
+        let (tiles, size) = (matrix.rows().div_ceil(TILE), TILE * matrix.width());
         let mut largest = vec![0.0; tiles];
-        let measured = rows.chunks().zip(largest.par_chunks_mut(CHUNK / TILE));
-        let sums: Vec<f64> =
-            measured.map(|(chunk, largest)| vectors.run(Measure { chunk, largest })).collect();
+        let parts = rows.chunks().zip(largest.par_chunks_mut(CHUNK / TILE));
+        let sums: Vec<f64> = if keep {
+            let mut narrow = vec![0.0; tiles * size];
+            let parts = parts.zip(narrow.par_chunks_mut((CHUNK / TILE * size).max(1)));
+            let lay_out = |((chunk, largest), tiles)| vectors.run(LayOut { chunk, largest, tiles });
+            let sums = parts.map(lay_out).collect();
+            rows.narrow = Some(Arc::new(narrow));
+            sums
+        } else {
+            parts.map(|(chunk, largest)| vectors.run(LayOut { chunk, largest, tiles: &mut [] })).collect()
+        };
         rows.squares = sums.iter().sum();
-        rows.largest = largest;
-        if T::KEPT {
-            let size = TILE * matrix.width();
-            let mut kept = vec![T::default(); tiles * size];
-            let parts = kept.par_chunks_mut((size * CHUNK / TILE).max(1)).zip(rows.chunks());
-            parts.for_each(|(tiles, chunk)| vectors.run(Keep { chunk, tiles }));
-            rows.kept = Some(kept);
-        }
+        rows.largest = largest.into();
         rows
     }
 
     /// The same rows in `f64`.
     pub(in crate::segment) fn wide(&self) -> Rows<'a, f64> {
-        let Self { matrix, squares, vectors, .. } = *self;
         Rows {
-            matrix,
+            matrix: self.matrix,
             offsets: self.offsets.clone(),
-            kept: None,
+            narrow: self.narrow.clone(),
             largest: self.largest.clone(),
-            squares,
-            vectors,
+            squares: self.squares,
+            vectors: self.vectors,
+            precision: PhantomData,
         }
     }
 
@@ -88,17 +106,9 @@ pub(in crate::segment) struct Chunk<'a, T> {
     number: usize,
 }
 
-impl<T: Real> Chunk<'_, T> {
+impl<'a, T: Real> Chunk<'a, T> {
     pub(super) fn width(&self) -> usize {
         self.rows.width()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        CHUNK.min(self.rows.len() - self.number * CHUNK)
-    }
-
-    fn tiles(&self) -> usize {
-        self.len().div_ceil(TILE)
     }
 
     /// Room for a tile.
@@ -111,111 +121,91 @@ impl<T: Real> Chunk<'_, T> {
         self.rows.largest[self.number * CHUNK / TILE + tile]
     }
 
-    /// Puts a tile into `room`; what is beyond the last row is 0.
+    /// A tile in `f32`, if it is kept.
     #[inline(always)]
-    pub(super) fn tile<'b>(&self, tile: usize, room: &'b mut [T]) -> &'b [T] {
-        self.ahead(tile, room).rest();
-        room
+    pub(super) fn narrow(&self, tile: usize) -> Option<&'a [f32]> {
+        let size = TILE * self.width();
+        let first = (self.number * CHUNK / TILE + tile) * size;
+        self.rows.narrow.as_ref().and_then(|kept| kept.get(first..first + size))
     }
 
-    /// A tile that is put into `room` bit by bit; nothing is when the chunk has no such tile.
+    /// A tile, which may need `room`; what is beyond the last row is 0.
     #[inline(always)]
-    pub(super) fn ahead<'b>(&'b self, tile: usize, room: &'b mut [T]) -> Ahead<'b, T> {
-        let feature = if tile < self.tiles() { 0 } else { self.width() };
-        Ahead { chunk: self, tile, feature, room }
-    }
-
-    /// Puts one column of a tile into `slots`.
-    #[inline(always)]
-    fn column(&self, tile: usize, feature: usize, slots: &mut [T]) {
-        if let Some(kept) = &self.rows.kept {
-            let place = (self.number * CHUNK / TILE + tile) * self.width() + feature;
-            slots.copy_from_slice(&kept[place * TILE..][..TILE]);
-            return;
+    pub(super) fn tile<'b>(&'b self, tile: usize, room: &'b mut [T]) -> &'b [T] {
+        match self.narrow(tile).and_then(T::of_narrow) {
+            Some(kept) => kept,
+            None => {
+                for feature in 0..self.width() {
+                    self.column(tile, feature).copy(&mut room[feature * TILE..][..TILE]);
+                }
+                room
+            }
         }
-        let offset = self.rows.offsets[feature];
-        let own = &self.rows.matrix.columns()[feature][self.number * CHUNK + tile * TILE..];
-        if let Some(own) = own.first_chunk::<TILE>() {
+    }
+
+    /// A column of a tile.
+    #[inline(always)]
+    pub(super) fn column(&self, tile: usize, feature: usize) -> Column<'a> {
+        let column = &self.rows.matrix.columns()[feature][self.number * CHUNK + tile * TILE..];
+        Column { values: &column[..TILE.min(column.len())], offset: self.rows.offsets[feature] }
+    }
+}
+
+/// A column of a tile: up to 64 values of the matrix, less their offset.
+pub(super) struct Column<'a> {
+    values: &'a [f64],
+    offset: f64,
+}
+
+impl Column<'_> {
+    /// A row's value in the precision `T`.
+    #[inline(always)]
+    pub(super) fn value<T: Real>(&self, row: usize) -> f64 {
+        T::of(self.values[row] - self.offset).wide()
+    }
+
+    /// Puts all values into `slots`, and 0 where there are none.
+    #[inline(always)]
+    fn copy<T: Real>(&self, slots: &mut [T]) {
+        if let Some(own) = self.values.first_chunk::<TILE>() {
             for place in 0..TILE {
-                slots[place] = T::of(own[place] - offset);
+                slots[place] = T::of(own[place] - self.offset);
             }
         } else {
             slots.fill(T::default());
-            for (place, value) in own.iter().enumerate() {
-                slots[place] = T::of(value - offset);
+            for (place, value) in self.values.iter().enumerate() {
+                slots[place] = T::of(value - self.offset);
             }
         }
     }
 }
 
-/// A tile on its way: a column now and then, between the work on the one before, so that memory is never waited for.
-pub(super) struct Ahead<'a, T> {
-    chunk: &'a Chunk<'a, T>,
-    tile: usize,
-    /// The next column.
-    feature: usize,
-    room: &'a mut [T],
-}
-
-impl<T: Real> Ahead<'_, T> {
-    /// Puts the next columns in, `count` of them at most.
-    #[inline(always)]
-    pub(super) fn some(&mut self, count: usize) {
-        let last = self.chunk.width().min(self.feature + count);
-        for feature in self.feature..last {
-            self.chunk.column(self.tile, feature, &mut self.room[feature * TILE..][..TILE]);
-        }
-        self.feature = last;
-    }
-
-    /// Puts all other columns in.
-    #[inline(always)]
-    pub(super) fn rest(&mut self) {
-        self.some(self.chunk.width());
-    }
-}
-
-/// Lays out all tiles of a chunk.
-struct Keep<'a, T> {
-    chunk: Chunk<'a, T>,
-    tiles: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for Keep<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let size = TILE * self.chunk.width();
-        for number in 0..self.chunk.tiles() {
-            self.chunk.tile(number, &mut self.tiles[number * size..][..size]);
-        }
-    }
-}
-
-/// The largest squared length of a row in each tile of a chunk, and the sum of all, in `f64`.
-struct Measure<'a, T> {
+/// The largest squared length of a row in each tile of a chunk, and the sum of all, in `f64`; the tiles in `f32` into
+/// `tiles`, unless it is empty.
+struct LayOut<'a, T> {
     chunk: Chunk<'a, T>,
     largest: &'a mut [f64],
+    tiles: &'a mut [f32],
 }
 
-impl<T: Real> WithSimd for Measure<'_, T> {
+impl<T: Real> WithSimd for LayOut<'_, T> {
     type Output = f64;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let Measure { chunk, largest } = self;
+        let LayOut { chunk, largest, tiles } = self;
+        let width = chunk.width();
         let mut sums = [0.0; TILE];
         for (number, largest) in largest.iter_mut().enumerate() {
-            let first = chunk.number * CHUNK + number * TILE;
             let mut squares = [0.0; TILE];
-            for (feature, column) in chunk.rows.matrix.columns().iter().enumerate() {
-                let offset = chunk.rows.offsets[feature];
-                let own = &column[first..];
-                let filled = TILE.min(own.len());
-                for place in 0..filled {
-                    let value = own[place] - offset;
+            for feature in 0..width {
+                let column = chunk.column(number, feature);
+                for (place, value) in column.values.iter().enumerate() {
+                    let value = value - column.offset;
                     squares[place] = value.mul_add(value, squares[place]);
+                }
+                if !tiles.is_empty() {
+                    column.copy(&mut tiles[(number * width + feature) * TILE..][..TILE]);
                 }
             }
             let mut most = 0.0;
