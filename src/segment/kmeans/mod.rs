@@ -5,6 +5,7 @@
 //! vector width. Knows nothing of features, scaling or names.
 
 mod batches;
+mod exchange;
 mod lloyd;
 mod seeding;
 mod swap;
@@ -23,7 +24,7 @@ pub struct KMeansOptions {
     /// Number of clusters, at least 1 and at most the number of rows.
     pub clusters: usize,
     /// Independent runs; the one with the least inertia is kept, the earlier one when equal. Of several the best is
-    /// then made better by moving single centres, unless there are batches.
+    /// then made better by moving single centres and groups of equal rows, unless there are batches.
     pub runs: usize,
     /// Most Lloyd iterations per run.
     pub max_iterations: usize,

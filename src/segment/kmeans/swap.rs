@@ -3,13 +3,14 @@
 
 use rayon::prelude::*;
 
+use super::exchange::Groups;
 use super::lloyd::{Centred, Run, assigned};
 use super::{KMeansOptions, ordered_sum};
 use crate::segment::points::{CHUNK, Real};
 use crate::segment::random::{Draws, Purpose};
 
 /// Swaps in a row that lower nothing, after which the search ends.
-const PATIENCE: u64 = 3;
+const PATIENCE: u64 = 6;
 /// Draws kept for one swap: more than candidates are ever drawn.
 const DRAWS: u64 = 64;
 /// Share of the sum that a swap must gain: less is rounding.
@@ -24,7 +25,12 @@ impl<T: Real> Centred<'_, T> {
             return run;
         }
         let draws = Draws::new(options.seed, clusters as u64, Purpose::Swapping);
-        let (mut best, mut failures, mut swaps) = (run, 0, 0);
+        let groups = Groups::of(self);
+        let exchanged = |run: Run| match &groups {
+            Some(groups) => self.lloyd(groups.exchanged(run.centres), options),
+            None => run,
+        };
+        let (mut best, mut failures, mut swaps) = (exchanged(run), 0, 0);
         let (_, mut distances) = assigned(&self.rows, &best.centres);
         let mut inertia = ordered_sum(&distances);
         let mut missed = self.least_missed(&best.centres);
@@ -35,7 +41,7 @@ impl<T: Real> Centred<'_, T> {
             let mut centres = best.centres.clone();
             let point = self.rows.row(row).into_iter().map(T::wide);
             centres[moved * width..][..width].iter_mut().zip(point).for_each(|(slot, value)| *slot = value);
-            let tried = self.lloyd(centres, options);
+            let tried = exchanged(self.lloyd(centres, options));
             let (_, of_tried) = assigned(&self.rows, &tried.centres);
             let found = ordered_sum(&of_tried);
             if found < inertia * (1.0 - LEAST_GAIN) {
