@@ -8,12 +8,14 @@
 mod distances;
 mod nearest;
 mod rows;
+mod step;
 
 use pulp::Simd;
 
 pub(super) use distances::{Lower, Points, Potentials, SumOfDistances};
-pub(super) use nearest::{Centres, NO_LABEL, Nearest, Step, Sums};
+pub(super) use nearest::{Centres, Nearest};
 pub(super) use rows::{Chunk, Rows};
+pub(super) use step::{NO_LABEL, Step, Sums};
 
 /// Rows per tile: with 32 features of 64 bits a tile is 16 KiB and stays in L1.
 pub(super) const TILE: usize = 64;
@@ -30,6 +32,7 @@ pub(super) trait Real: Copy + Default + PartialOrd + Send + Sync + 'static {
     const EPSILON: Self;
     /// The least number that has all its digits.
     const SMALLEST: Self;
+    const LARGEST: Self;
 
     fn of(value: f64) -> Self;
     /// Numbers kept in `f32` as such, if they are all that there is to know.
@@ -78,6 +81,7 @@ macro_rules! real {
             const FAR: Self = $name::INFINITY;
             const EPSILON: Self = $name::EPSILON;
             const SMALLEST: Self = $name::MIN_POSITIVE;
+            const LARGEST: Self = $name::MAX;
 
             #[inline(always)]
             fn of(value: f64) -> Self {

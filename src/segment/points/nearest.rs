@@ -35,6 +35,8 @@ struct Comparison<T> {
     /// Two comparisons that differ by more than `share` × |x|² + `least` are in the order of the distances.
     share: f64,
     least: f64,
+    /// Rows with a smaller square than this are compared without overflow.
+    room: f64,
 }
 
 impl<T: Real> Comparison<T> {
@@ -52,6 +54,8 @@ impl<T: Real> Comparison<T> {
             halves: squares.iter().map(|square| T::of(square / 2.0)).collect(),
             values,
             share,
+            // What is added up on the way is at most |x|² + |c|².
+            room: T::LARGEST.wide() / 2.0 - largest,
             // Products below the smallest number lose digits whatever they are compared with.
             least: share * largest + (width + 6) as f64 * T::SMALLEST.wide(),
         }
@@ -111,7 +115,7 @@ fn meet_centres<T: Real, S: Simd, const C: usize>(
 
 /// For each row of a tile of a chunk the label of the nearest centre, ties to the lower one.
 #[inline(always)]
-fn nearest_in_tile<T: Real, S: Simd>(
+pub(super) fn nearest_in_tile<T: Real, S: Simd>(
     simd: S,
     chunk: &Chunk<'_, T>,
     number: usize,
@@ -166,9 +170,8 @@ fn nearest_by_comparison<T: Real, S: Simd>(
             found[first + lane] = best[lane].label;
         }
     }
-    // Squares that overflow leave nothing to compare by: `doubt` is infinite then.
     let doubt = centres.share * largest + centres.least;
-    let certain = T::least(simd, margin) > T::of(doubt);
+    let certain = largest < centres.room && T::least(simd, margin) > T::of(doubt);
     (certain || clusters == 1).then(|| labels.map(T::whole))
 }
 
@@ -201,124 +204,6 @@ impl<T: Real> WithSimd for Measure<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         distances_in_tile(simd, self.tile, self.point, self.out);
-    }
-}
-
-/// The rows of a chunk, or of all chunks, by label.
-#[derive(Debug, Clone)]
-pub(in crate::segment) struct Sums {
-    /// k × width.
-    pub(in crate::segment) sums: Vec<f64>,
-    pub(in crate::segment) counts: Vec<u64>,
-}
-
-impl Sums {
-    pub(in crate::segment) fn none(clusters: usize, width: usize) -> Self {
-        Self { sums: vec![0.0; clusters * width], counts: vec![0; clusters] }
-    }
-
-    /// Takes rows of a tile, of which there may be many, from one label's sum to another's.
-    #[inline(always)]
-    fn take<T: Real>(&mut self, chunk: &Chunk<'_, T>, number: usize, moves: &[Move]) {
-        for &Move { from, to, .. } in moves {
-            if from != NO_LABEL {
-                self.counts[from as usize] -= 1;
-            }
-            self.counts[to as usize] += 1;
-        }
-        let kept = chunk.narrow(number).and_then(T::of_narrow);
-        for feature in 0..chunk.width() {
-            let column = chunk.column(number, feature);
-            match kept {
-                Some(tile) => {
-                    let kept = &tile[feature * TILE..][..TILE];
-                    self.take_column(chunk.width(), feature, moves, |row| kept[row].wide());
-                }
-                None => self.take_column(chunk.width(), feature, moves, |row| column.value::<T>(row)),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn take_column(&mut self, width: usize, feature: usize, moves: &[Move], value: impl Fn(usize) -> f64) {
-        for &Move { row, from, to } in moves {
-            let value = value(row as usize);
-            if from != NO_LABEL {
-                self.sums[from as usize * width + feature] -= value;
-            }
-            self.sums[to as usize * width + feature] += value;
-        }
-    }
-
-    /// The rows of a chunk by their labels.
-    pub(in crate::segment) fn of<T: Real>(chunk: Chunk<'_, T>, labels: &[u32], clusters: usize) -> Self {
-        let mut found = Self::none(clusters, chunk.width());
-        for (number, labels) in labels.chunks(TILE).enumerate() {
-            let mut moves = [Move::default(); TILE];
-            for (row, (made, &to)) in moves.iter_mut().zip(labels).enumerate() {
-                *made = Move { row: row as u32, from: NO_LABEL, to };
-            }
-            found.take(&chunk, number, &moves[..labels.len()]);
-        }
-        found
-    }
-}
-
-/// A row of a tile that has another label than before.
-#[derive(Clone, Copy, Default)]
-struct Move {
-    row: u32,
-    from: u32,
-    to: u32,
-}
-
-/// The label of a row that has none yet.
-pub(in crate::segment) const NO_LABEL: u32 = u32::MAX;
-
-/// Labels that are compared with those before at once.
-const SOME: usize = 16;
-
-/// Gives every row of a chunk the label of its nearest centre, and moves rows whose label is another than before
-/// from sum to sum; the number of these.
-pub(in crate::segment) struct Step<'a, T> {
-    pub(in crate::segment) chunk: Chunk<'a, T>,
-    pub(in crate::segment) centres: &'a Centres<T>,
-    /// As many as the chunk has rows: before the first step all [`NO_LABEL`].
-    pub(in crate::segment) labels: &'a mut [u32],
-    /// The sums of the labels; before the first step all 0.
-    pub(in crate::segment) sums: &'a mut Sums,
-}
-
-impl<T: Real> WithSimd for Step<'_, T> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> usize {
-        let Step { chunk, centres, labels, sums } = self;
-        let mut changed = 0;
-        let mut room = chunk.room();
-        for (number, labels) in labels.chunks_mut(TILE).enumerate() {
-            let nearest = nearest_in_tile(simd, &chunk, number, centres, &mut room);
-            let mut before = nearest;
-            before[..labels.len()].copy_from_slice(labels);
-            let mut moves = [Move::default(); TILE];
-            let mut moved = 0;
-            for first in (0..TILE).step_by(SOME) {
-                // Most rows stay.
-                if (first..first + SOME).fold(0, |all, row| all | (before[row] ^ nearest[row])) == 0 {
-                    continue;
-                }
-                for row in first..first + SOME {
-                    // Written whether it counts or not: no branch to guess wrong.
-                    moves[moved] = Move { row: row as u32, from: before[row], to: nearest[row] };
-                    moved += usize::from(before[row] != nearest[row]);
-                }
-            }
-            labels.copy_from_slice(&nearest[..labels.len()]);
-            sums.take(&chunk, number, &moves[..moved]);
-            changed += moved;
-        }
-        changed
     }
 }
 
@@ -458,5 +343,31 @@ mod tests {
         let matrix = Matrix::from_columns((0..width).map(column).collect()).unwrap();
         same_as_by_hand::<f64>(&matrix, &centres, "f64");
         same_as_by_hand::<f32>(&matrix, &centres, "f32");
+    }
+
+    #[test]
+    fn labels_are_those_of_the_distances_for_rows_of_any_size() {
+        for seed in 0..150 {
+            let draws = Draws::new(seed, 2, Purpose::Map);
+            let pick = |number, of: &[usize]| of[(draws.unit(number) * of.len() as f64) as usize];
+            let (rows, width) = (pick(0, &[1, 64, 65, 500]), pick(1, &[1, 2, 3, 7, 16, 33]));
+            let clusters = pick(2, &[1, 2, 3, 5, 13, 64]);
+            // From single digits to the ends of `f32` and beyond, at the origin or far from it, on grids or not.
+            let scale = 10_f64.powf((draws.unit(3) - 0.5) * pick(4, &[2, 10, 44, 90]) as f64);
+            let (offset, steps) = (pick(5, &[0, 1, 100_000]) as f64, pick(6, &[4, 64, 1 << 40]) as f64);
+            let value = |number: usize| {
+                let unit = draws.unit(1_000 + number as u64) - 0.5;
+                ((unit * steps).round() / steps + offset) * scale
+            };
+            let column = |feature: usize| (0..rows).map(|row| value(row * width + feature)).collect();
+            let matrix = Matrix::from_columns((0..width).map(column).collect()).unwrap();
+            let centres: Vec<f64> =
+                (0..clusters * width).map(|number| value(rows * width + number)).collect();
+            let case = format!("seed {seed}: {rows} x {width}, k {clusters}, {scale:e}, {offset}, {steps}");
+            same_as_by_hand::<f64>(&matrix, &centres, &case);
+            if matrix.columns().iter().flatten().chain(&centres).all(|value| (*value as f32).is_finite()) {
+                same_as_by_hand::<f32>(&matrix, &centres, &case);
+            }
+        }
     }
 }
