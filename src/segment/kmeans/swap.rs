@@ -16,6 +16,13 @@ const DRAWS: u64 = 64;
 /// Share of the sum that a swap must gain: less is rounding.
 const LEAST_GAIN: f64 = 1e-6;
 
+/// A run with the squared distances of its rows.
+struct Measured {
+    run: Run,
+    distances: Vec<f64>,
+    inertia: f64,
+}
+
 impl<T: Real> Centred<'_, T> {
     /// A run at least as good as `run`, whose centres are in centred units.
     pub(super) fn swapped(&self, run: Run, options: &KMeansOptions) -> Run {
@@ -26,33 +33,35 @@ impl<T: Real> Centred<'_, T> {
         }
         let draws = Draws::new(options.seed, clusters as u64, Purpose::Swapping);
         let groups = Groups::of(self);
-        let exchanged = |run: Run| match &groups {
-            Some(groups) => self.lloyd(groups.exchanged(run.centres), options),
-            None => run,
+        let improved = |run: Run| {
+            let found = self.measured(run);
+            let Some(groups) = &groups else { return found };
+            let exchanged = self.measured(self.lloyd(groups.exchanged(found.run.centres.clone()), options));
+            if exchanged.inertia < found.inertia { exchanged } else { found }
         };
-        let (mut best, mut failures, mut swaps) = (exchanged(run), 0, 0);
-        let (_, mut distances) = assigned(&self.rows, &best.centres);
-        let mut inertia = ordered_sum(&distances);
-        let mut missed = self.least_missed(&best.centres);
+        let (mut best, mut failures, mut swaps) = (improved(run), 0, 0);
+        let mut missed = self.least_missed(&best.run.centres);
         while failures < PATIENCE {
-            let row = self.next_centre(&mut distances.clone(), clusters, draws, swaps * DRAWS);
+            let row = self.next_centre(&mut best.distances.clone(), clusters, draws, swaps * DRAWS);
             swaps += 1;
             let moved = missed[failures as usize % clusters];
-            let mut centres = best.centres.clone();
+            let mut centres = best.run.centres.clone();
             let point = self.rows.row(row).into_iter().map(T::wide);
             centres[moved * width..][..width].iter_mut().zip(point).for_each(|(slot, value)| *slot = value);
-            let tried = exchanged(self.lloyd(centres, options));
-            let (_, of_tried) = assigned(&self.rows, &tried.centres);
-            let found = ordered_sum(&of_tried);
-            if found < inertia * (1.0 - LEAST_GAIN) {
-                (best, inertia, failures) = (tried, found, 0);
-                missed = self.least_missed(&best.centres);
-                distances = of_tried;
+            let tried = improved(self.lloyd(centres, options));
+            if tried.inertia < best.inertia * (1.0 - LEAST_GAIN) {
+                (best, failures) = (tried, 0);
+                missed = self.least_missed(&best.run.centres);
             } else {
                 failures += 1;
             }
         }
-        best
+        best.run
+    }
+
+    fn measured(&self, run: Run) -> Measured {
+        let (_, distances) = assigned(&self.rows, &run.centres);
+        Measured { inertia: ordered_sum(&distances), distances, run }
     }
 
     /// The centres in the order of what the sum of squared distances would grow by without them.

@@ -44,10 +44,10 @@ impl<T: Real> Comparison<T> {
         let values: Vec<T> = centres.iter().map(|&value| T::of(value)).collect();
         let square = |centre: &[T]| centre.iter().map(|value| value.wide() * value.wide()).sum::<f64>();
         let squares: Vec<f64> = values.chunks_exact(width.max(1)).map(square).collect();
-        // With u half the spacing at 1, a comparison and half a distance are each wrong by at most
-        // (width + 4) u (|x| + |c|)² / 2, and by another 2 in place of the 4 if x and c were rounded before;
-        // (|x| + |c|)² is at most 2 |x|² + 2 |c|².
-        let share = 2.0 * (width + 6) as f64 * T::EPSILON.wide();
+        // With u half the spacing at 1, each of two comparisons is wrong by at most width u (|x| + |c|)² / 2 for its
+        // sums and width u |c|² / 2 for its half, and by 2 u (|x| + |c|)² / 2 if x and c were rounded before; half a
+        // distance by (width + 2) u (|x| + |c|)² / 2; and (|x| + |c|)² is at most 2 |x|² + 2 |c|².
+        let share = 3.0 * (width + 6) as f64 * T::EPSILON.wide();
         let largest = squares.iter().fold(0.0_f64, |largest, square| largest.max(*square));
         Self {
             width,
@@ -135,6 +135,9 @@ pub(super) fn nearest_in_tile<T: Real, S: Simd>(
     }
 }
 
+/// Centres whose numbers [`Real::whole`] reads back.
+const COUNTED: usize = 1 << 23;
+
 /// The nearest centres of a tile's rows, none of whose squares is above `largest`, unless rounding could decide.
 #[inline(always)]
 fn nearest_by_comparison<T: Real, S: Simd>(
@@ -171,7 +174,7 @@ fn nearest_by_comparison<T: Real, S: Simd>(
         }
     }
     let doubt = centres.share * largest + centres.least;
-    let certain = largest < centres.room && T::least(simd, margin) > T::of(doubt);
+    let certain = largest < centres.room && clusters <= COUNTED && T::least(simd, margin) > T::of(doubt);
     (certain || clusters == 1).then(|| labels.map(T::whole))
 }
 

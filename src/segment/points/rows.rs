@@ -208,13 +208,14 @@ impl<T: Real> WithSimd for LayOut<'_, T> {
                     column.copy(&mut tiles[(number * width + feature) * TILE..][..TILE]);
                 }
             }
-            let mut most = 0.0;
+            let (mut most, mut all) = (0.0, 0.0);
             for place in 0..TILE {
                 sums[place] += squares[place];
+                all += squares[place];
                 most = if squares[place] > most { squares[place] } else { most };
             }
-            // Rounded to `f32` a row may be a little longer.
-            *largest = most * 1.000_001;
+            // Rounded to `f32` a row may be a little longer; what is no number is not lost in a comparison.
+            *largest = if all.is_finite() { most * 1.000_001 } else { f64::INFINITY };
         }
         sums.iter().sum()
     }

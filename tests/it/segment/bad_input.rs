@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use mainspring::segment::prepare::Column;
 use mainspring::segment::spec::ClusterSpec;
-use mainspring::segment::{ClusterError, ClusterInput, Clustering, Kernel, cluster};
+use mainspring::segment::{
+    ClusterError, ClusterInput, Clustering, KMeansOptions, Kernel, Matrix, cluster, kmeans,
+};
 
 use super::chance;
 
@@ -106,4 +108,12 @@ fn few_rows_are_told_and_too_few_are_refused() {
     assert!(codes(&many.unwrap()).contains(&"few_rows"));
     let refused = asked(r#"{"features": ["spend", "orders"], "k": 201}"#, as_it_is).unwrap_err().to_string();
     assert_eq!(refused, "200 rows cannot be divided into 201 segments");
+}
+
+#[test]
+fn equal_rows_too_far_apart_for_squares_stay_two_clusters() {
+    let far = |row: usize| if row.is_multiple_of(3) { 1e200 } else { -1e200 };
+    let points = Matrix::from_columns(vec![(0..300).map(far).collect()]).unwrap();
+    let fit = kmeans(&points, &KMeansOptions::new(3)).unwrap();
+    assert_eq!(fit.centres.len(), 2, "{:?}", fit.centres);
 }
