@@ -19,7 +19,7 @@ impl Sums {
         Self { sums: vec![0.0; clusters * width], counts: vec![0; clusters] }
     }
 
-    /// Takes rows of a tile, of which there may be many, from one label's sum to another's.
+    /// Takes rows of a tile from the sum of one label to that of another.
     #[inline(always)]
     fn take<T: Real>(&mut self, chunk: &Chunk<'_, T>, number: usize, moves: &[Move]) {
         for &Move { from, to, .. } in moves {
